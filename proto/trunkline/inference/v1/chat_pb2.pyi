@@ -1014,14 +1014,14 @@ class TokenLogprob(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
-    TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    RAW_BYTES_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token."""
     logprob: _builtins.float
     """Its log probability."""
-    token_bytes: _builtins.bytes
+    raw_bytes: _builtins.bytes
     """The token's UTF-8 bytes, where it is a piece of a character. Absent as the upstream says null."""
     extra_json: _builtins.str
     """Members that are not typed here, as one JSON object. Empty when none."""
@@ -1034,17 +1034,17 @@ class TokenLogprob(_message.Message):
         *,
         token: _builtins.str = ...,
         logprob: _builtins.float = ...,
-        token_bytes: _builtins.bytes | None = ...,
+        raw_bytes: _builtins.bytes | None = ...,
         top_logprobs: _abc.Iterable[Global___TopLogprob] | None = ...,
         extra_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes", "token_bytes", b"token_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes", "raw_bytes", b"raw_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes", "extra_json", b"extra_json", "logprob", b"logprob", "raw_bytes", b"raw_bytes", "token", b"token", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__token_bytes: _TypeAlias = _typing.Literal["token_bytes"]  # noqa: Y015
-    _WhichOneofArgType__token_bytes: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_bytes) -> _WhichOneofReturnType__token_bytes | None: ...
+    _WhichOneofReturnType__raw_bytes: _TypeAlias = _typing.Literal["raw_bytes"]  # noqa: Y015
+    _WhichOneofArgType__raw_bytes: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__raw_bytes) -> _WhichOneofReturnType__raw_bytes | None: ...
 
 Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
@@ -1056,27 +1056,27 @@ class TopLogprob(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
-    TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    RAW_BYTES_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token."""
     logprob: _builtins.float
     """Its log probability."""
-    token_bytes: _builtins.bytes
+    raw_bytes: _builtins.bytes
     """The token's UTF-8 bytes. Absent as the upstream says null."""
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         logprob: _builtins.float = ...,
-        token_bytes: _builtins.bytes | None = ...,
+        raw_bytes: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes", "token_bytes", b"token_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes", "raw_bytes", b"raw_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes", "logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes", "logprob", b"logprob", "raw_bytes", b"raw_bytes", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__token_bytes: _TypeAlias = _typing.Literal["token_bytes"]  # noqa: Y015
-    _WhichOneofArgType__token_bytes: _TypeAlias = _typing.Literal["_token_bytes", b"_token_bytes"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_bytes) -> _WhichOneofReturnType__token_bytes | None: ...
+    _WhichOneofReturnType__raw_bytes: _TypeAlias = _typing.Literal["raw_bytes"]  # noqa: Y015
+    _WhichOneofArgType__raw_bytes: _TypeAlias = _typing.Literal["_raw_bytes", b"_raw_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__raw_bytes) -> _WhichOneofReturnType__raw_bytes | None: ...
 
 Global___TopLogprob: _TypeAlias = TopLogprob  # noqa: Y015
 
