@@ -8,7 +8,9 @@ from types import MappingProxyType
 
 __all__ = ["Endpoint"]
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+def _nothing() -> Mapping[str, str]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,10 @@ class Endpoint:
     dialect: str
     base_url: str
     capabilities: frozenset[str] = frozenset()
-    renames: Mapping[str, str] = field(default=_NOTHING)
+    renames: Mapping[str, str] = field(default_factory=_nothing)
     drops: frozenset[str] = frozenset()
-    headers: Mapping[str, str] = field(default=_NOTHING)
-    options: Mapping[str, str] = field(default=_NOTHING)
+    headers: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, str] = field(default_factory=_nothing)
 
     def supports(self, capability: str) -> bool:
         """Whether the provider has a capability."""

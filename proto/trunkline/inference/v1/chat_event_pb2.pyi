@@ -53,8 +53,7 @@ Global___ExtraScope: _TypeAlias = ExtraScope  # noqa: Y015
 class ChatEvent(_message.Message):
     """The grammar of a chat stream, which `trunkline.reply` checks and folds into a ChatReply:
 
-      stream = Started, { part | UsageReported | ExtraReported }, { ChoiceFinished | UsageReported | ExtraReported },
-               end of the call with status OK
+      stream = Started, { part | ChoiceFinished | UsageReported | ExtraReported }, end of the call with status OK
       part   = PartStarted, { delta }, PartFinished          of one (choice, part); parts may interleave
 
     Rules:

@@ -1,0 +1,72 @@
+"""From a request's bytes to its members: encoding, nesting and syntax, each refused in words of its own.
+
+The one rule: nothing recurses before the depth is known, so no document can exhaust the stack.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.errors import GatewayError
+from trunkline.errors.v1 import error_reason_pb2 as reasons
+
+__all__ = ["DEFAULT_MAX_DEPTH", "decode_document", "decode_upstream", "nests_deeper"]
+
+DEFAULT_MAX_DEPTH: Final = 100
+
+_ROUND: Final = bytes.maketrans(b"[{]}", b"(())")
+_NOT_STRUCTURE: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+
+
+def decode_document(body: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> dict[str, msgspec.Raw]:
+    """Return the members of a request's JSON object, their values still as text. Raises INVALID_REQUEST."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise _invalid(f"The body is not valid UTF-8 (byte {error.start}).") from None
+    if nests_deeper(body, max_depth):
+        raise _invalid(f"The body nests deeper than {max_depth} levels.")
+    try:
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise _invalid("The body is not a JSON object.") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(f"The body is not valid JSON: {_fault(error)}.") from None
+    except RecursionError:
+        raise _invalid("The body nests too deep.") from None
+
+
+def decode_upstream(body: bytes) -> Any:
+    """Return the JSON value an upstream sent. Raises UPSTREAM_MALFORMED_REPLY, which never shows the text."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise GatewayError(
+            reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY, "The upstream sent something that is not JSON."
+        ) from None
+
+
+def nests_deeper(body: bytes, limit: int) -> bool:
+    """Whether arrays and objects of a JSON text nest deeper than `limit`. Malformed text may give either answer."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    # Escapes go first, so that each quotation mark left opens or closes a string; then everything between is dropped.
+    marks = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_ROUND, _NOT_STRUCTURE)
+    brackets = b"".join(marks.split(b'"')[::2])
+    for _ in range(limit):
+        shorter = brackets.replace(b"()", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    return b"(" in brackets
+
+
+def _fault(error: msgspec.DecodeError) -> str:
+    return str(error).removeprefix("JSON is malformed: ").lower()
+
+
+def _invalid(message: str) -> GatewayError:
+    return GatewayError(reasons.ERROR_REASON_INVALID_REQUEST, message)

@@ -1,0 +1,1 @@
+"""The HTTP front against a scripted router: real sockets, real clients, no provider."""

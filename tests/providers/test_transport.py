@@ -1,0 +1,536 @@
+"""The dialer over real sockets: what goes out, what each kind of failure becomes, and that nothing stays open."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.providers.answers import Limits
+from services.providers.dialects.base import HttpCall
+from services.providers.network_errors import network_error
+from services.providers.transport import HttpPool, join_url, tls_context
+from tests.upstream import (
+    CUT,
+    RESET,
+    STALL,
+    ScriptedUpstream,
+    Step,
+    chunked,
+    json_answer,
+    sse_head,
+    whole_answer,
+)
+from trunkline.errors import GatewayError
+from trunkline.errors.v1 import error_reason_pb2 as reasons
+
+CALL = HttpCall(path="/chat/completions", body=b'{"secret-prompt":1}')
+SECRET = "sk-very-secret"
+
+
+@asynccontextmanager
+async def pool_of(url: str, tls: ssl.SSLContext | None = None, /, **changes: Any) -> AsyncIterator[HttpPool]:
+    settings = Limits(**changes)
+    pool = HttpPool("acme", f"{url}/v1", {"authorization": f"Bearer {SECRET}"}, settings, tls)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def read_stream(pool: HttpPool, deadline: float | None = None) -> bytes:
+    """Return the whole body of a stream."""
+    pieces = []
+    async with pool.stream(CALL, deadline=deadline) as answer:
+        while piece := await answer.read():
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def failure_of(pool: HttpPool, *, stream: bool = False, deadline: float | None = None) -> GatewayError:
+    """Return the error of a call, checked for what must never be in one."""
+    with pytest.raises(GatewayError) as caught:
+        await (read_stream(pool, deadline) if stream else pool.request(CALL, deadline=deadline))
+    error = caught.value
+    shown = f"{error} {error.metadata}"
+    assert "acme" in error.message
+    assert error.metadata["provider"] == "acme"
+    for hidden in (SECRET, "secret-prompt", "127.0.0.1", "http:"):
+        assert hidden not in shown
+    return error
+
+
+async def test_a_call_goes_out_with_its_headers_and_body_and_without_any_others() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(json_answer({"ok": True}, headers={"set-cookie": "session=1"}))
+        call = HttpCall(path="/chat/completions", body=b"{}", headers=(("x-format", "2"),))
+        answer = await pool.request(call)
+        await pool.request(HttpCall(path="/models?limit=5", method="GET"))
+    assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, b'{"ok": true}', "application/json")
+    post, get = upstream.requests
+    assert (post.method, post.target, post.body) == ("POST", "/v1/chat/completions", b"{}")
+    assert {name: value for name, value in post.headers.items() if name != "user-agent"} == {
+        "host": f"127.0.0.1:{upstream.port}",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "content-length": "2",
+        "authorization": f"Bearer {SECRET}",
+        "x-format": "2",
+    }
+    assert (get.method, get.target, get.body) == ("GET", "/v1/models?limit=5", b"")
+    assert "cookie" not in get.headers
+    assert "content-type" not in get.headers
+
+
+async def test_proxy_settings_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(json_answer({}))
+        assert (await pool.request(CALL)).status == 200
+
+
+async def test_connections_are_reused() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.answer(json_answer({}))
+        upstream.answer(sse_head(), chunked(b"data: 1\n\n"), chunked())
+        upstream.answer(json_answer({}, status=500))
+        upstream.answer(json_answer({}))
+        await pool.request(CALL)
+        await read_stream(pool)
+        await pool.request(CALL)
+        await pool.request(CALL)
+    assert len(upstream.connections) == 1
+
+
+async def test_a_status_is_an_answer_and_not_an_error() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(json_answer({"error": 1}, status=429, headers={"retry-after": "3"}))
+        answer = await pool.request(CALL)
+        assert (answer.status, answer.headers["retry-after"]) == (429, "3")
+    assert len(upstream.requests) == 1
+
+
+CUT_WHOLE = whole_answer(b'{"half":', headers={"content-length": "100"})
+CUT_STREAM = sse_head() + chunked(b"data: 1\n\n")
+# The steps of the upstream, and the reason, the cause of a unary call; a stream's reason differs once it has a head.
+BROKEN = [
+    pytest.param((CUT,), reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "disconnected", None, id="cut before the head"),
+    pytest.param((RESET,), reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "disconnected", None, id="reset"),
+    pytest.param(
+        (b"HTTP/1.1 200 OK\r\ncontent-", CUT),
+        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        "disconnected",
+        None,
+        id="cut in the head",
+    ),
+    pytest.param(
+        (b"HELLO, I AM NO WEB SERVER\r\n\r\n",),
+        reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY,
+        "protocol",
+        None,
+        id="not HTTP",
+    ),
+    pytest.param(
+        (CUT_WHOLE, CUT),
+        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        "cut",
+        reasons.ERROR_REASON_STREAM_TRUNCATED,
+        id="shorter than its length",
+    ),
+    pytest.param(
+        (CUT_STREAM, CUT),
+        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        "cut",
+        reasons.ERROR_REASON_STREAM_TRUNCATED,
+        id="cut between chunks",
+    ),
+    pytest.param(
+        (CUT_STREAM, b"40\r\ndata: 2", CUT),
+        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        "cut",
+        reasons.ERROR_REASON_STREAM_TRUNCATED,
+        id="cut in a chunk",
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("steps", "reason", "cause", "stream_reason"), BROKEN)
+async def test_a_broken_answer_has_its_reason(
+    steps: tuple[bytes, ...],
+    reason: reasons.ErrorReason.ValueType,
+    cause: str,
+    stream_reason: reasons.ErrorReason.ValueType | None,
+    *,
+    stream: bool,
+) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(*steps)
+        error = await failure_of(pool, stream=stream)
+        await upstream.connections[0].lost.wait()
+    assert error.reason == (stream_reason or reason if stream else reason)
+    assert error.metadata["cause"] == cause
+    assert len(upstream.requests) == 1  # Never retried.
+
+
+@pytest.mark.parametrize("end", [RESET, b"garbage where the size of a chunk should be\r\n"], ids=["reset", "garbage"])
+async def test_a_stream_that_breaks_in_the_middle_is_truncated(end: Step) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        gate = asyncio.Event()
+        upstream.answer(CUT_STREAM, gate, end)
+        async with pool.stream(CALL) as answer:
+            assert await answer.read() == b"data: 1\n\n"
+            gate.set()
+            with pytest.raises(GatewayError) as caught:
+                await answer.read()
+    assert caught.value.reason == reasons.ERROR_REASON_STREAM_TRUNCATED
+
+
+async def test_what_arrived_before_a_cut_is_read_even_by_a_late_reader() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.answer(CUT_STREAM, chunked(b"data: 2\n\n"), CUT)
+        async with pool.stream(CALL) as answer:
+            await upstream.connections[0].lost.wait()
+            await asyncio.sleep(0.05)  # Until the client's side has seen it too.
+            assert await answer.read() == b"data: 1\n\ndata: 2\n\n"
+            with pytest.raises(GatewayError) as caught:
+                await answer.read()
+    assert caught.value.reason == reasons.ERROR_REASON_STREAM_TRUNCATED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(json_answer({}, status=status, headers={"location": f"{upstream.url}/stolen"}))
+        error = await failure_of(pool)
+        assert (await failure_of(pool, stream=True)).reason == error.reason
+    assert error.reason == reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY
+    assert error.metadata["upstream_status"] == str(status)
+    assert {request.target for request in upstream.requests} == {"/v1/chat/completions"}
+
+
+async def test_a_refused_connection_is_unreachable() -> None:
+    async with ScriptedUpstream() as upstream:
+        url = upstream.url
+    async with pool_of(url) as pool:
+        error = await failure_of(pool)
+    assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "connect")
+
+
+async def test_an_unresolvable_name_is_unreachable() -> None:
+    async with pool_of("http://no-such-host.invalid:1") as pool:
+        error = await failure_of(pool)
+    assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "dns")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A fresh self-signed certificate for 127.0.0.1 and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate and is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 -addext"
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    arguments = ["subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *command.split(), *arguments], check=True, capture_output=True)
+    return certificate, key
+
+
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+async def test_an_unknown_certificate_is_unreachable(certificate: tuple[Path, Path]) -> None:
+    async with ScriptedUpstream(tls=server_tls(certificate)) as upstream, pool_of(upstream.url, tls_context()) as pool:
+        error = await failure_of(pool)
+    assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "tls")
+    assert upstream.requests == []
+
+
+async def test_plain_text_where_tls_is_expected_is_unreachable() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json_answer({}, status=400))
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with pool_of(f"https://127.0.0.1:{port}", tls_context()) as pool:
+            error = await failure_of(pool)
+    assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "tls")
+
+
+async def test_a_stream_over_tls_is_read_and_closed_at_once_when_cancelled(certificate: tuple[Path, Path]) -> None:
+    trusting = tls_context()
+    trusting.load_verify_locations(certificate[0])
+    async with ScriptedUpstream(tls=server_tls(certificate)) as upstream, pool_of(upstream.url, trusting) as pool:
+        upstream.always(CUT_STREAM, STALL)
+        async with pool.stream(CALL) as answer:
+            assert await answer.read() == b"data: 1\n\n"
+        await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
+        task = asyncio.create_task(failure_of(pool))
+        await upstream.request(1)
+        await cancel(task)
+        await asyncio.wait_for(upstream.connections[1].lost.wait(), 0.1)
+
+
+async def cancel(task: asyncio.Task[GatewayError]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_body_over_the_bound_is_refused_and_its_connection_closed() -> None:
+    for steps in (
+        (whole_answer(b"x" * 100_000),),
+        (sse_head(), chunked(b"x" * 100_000), STALL),
+        (whole_answer(gzip.compress(b"x" * 10_000_000), headers={"content-encoding": "gzip"}),),
+    ):
+        async with ScriptedUpstream() as upstream, pool_of(upstream.url, max_body_bytes=10_000) as pool:
+            upstream.always(*steps)
+            error = await failure_of(pool)
+            assert error.reason == reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY
+            assert "10000 bytes" in error.message
+
+
+async def test_a_body_at_the_bound_is_read() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url, max_body_bytes=10_000) as pool:
+        upstream.always(whole_answer(b"x" * 10_000))
+        assert len((await pool.request(CALL)).body) == 10_000
+
+
+async def test_compression_that_was_not_asked_for_is_undone() -> None:
+    packed = gzip.compress(b"data: 1\n\n" * 1000)
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.answer(whole_answer(packed, headers={"content-encoding": "gzip"}))
+        upstream.answer(
+            sse_head(headers={"content-encoding": "gzip"}), chunked(packed[:9]), chunked(packed[9:]), chunked()
+        )
+        assert (await pool.request(CALL)).body == b"data: 1\n\n" * 1000
+        assert await read_stream(pool) == b"data: 1\n\n" * 1000
+
+
+async def test_a_read_gives_what_arrived_without_waiting_for_more() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        gates = [asyncio.Event(), asyncio.Event()]
+        upstream.answer(sse_head(), chunked(b"one"), gates[0], chunked(b"two"), gates[1], chunked(b"three"), chunked())
+        async with pool.stream(CALL) as answer:
+            assert await answer.read() == b"one"
+            gates[0].set()
+            assert await answer.read() == b"two"
+            gates[1].set()
+            assert await answer.read() == b"three"
+            assert await answer.read() == b""
+            assert await answer.read() == b""
+
+
+async def test_a_full_backlog_times_out_in_the_connect_phase() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            async with pool_of(f"http://127.0.0.1:{address[1]}", connect_timeout=0.1) as pool:
+                began = time.monotonic()
+                error = await failure_of(pool)
+        finally:
+            for filler in fillers:
+                filler.close()
+    assert time.monotonic() - began < 1
+    assert (error.reason, error.metadata["phase"]) == (reasons.ERROR_REASON_UPSTREAM_TIMEOUT, "connect")
+
+
+async def test_waiting_for_a_place_in_the_pool_times_out_in_the_connect_phase() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url, max_connections=1, connect_timeout=0.1) as pool:
+        upstream.always(STALL)
+        task = asyncio.create_task(failure_of(pool))
+        await upstream.request()
+        error = await failure_of(pool)
+        await cancel(task)
+    assert (error.reason, error.metadata["phase"]) == (reasons.ERROR_REASON_UPSTREAM_TIMEOUT, "connect")
+    assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("steps", "limits", "deadline", "phase"),
+    [
+        ((STALL,), {"first_byte_timeout": 0.1}, None, "first_byte"),
+        ((STALL,), {"first_byte_timeout": 0.1}, 60.0, "first_byte"),
+        ((STALL,), {}, 0.1, "deadline"),
+        ((STALL,), {}, -1.0, "deadline"),
+        ((CUT_STREAM, STALL), {"idle_timeout": 0.1}, None, "idle"),
+        ((CUT_STREAM, STALL), {"idle_timeout": 0.1}, 60.0, "idle"),
+        ((CUT_STREAM, STALL), {}, 0.1, "deadline"),
+        ((whole_answer(b"half", headers={"content-length": "9"}), STALL), {"idle_timeout": 0.1}, None, "idle"),
+    ],
+)
+async def test_silence_ends_in_a_timeout_that_names_its_phase(
+    steps: tuple[bytes, ...], limits: dict[str, Any], deadline: float | None, phase: str, *, stream: bool
+) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url, **limits) as pool:
+        upstream.always(*steps)
+        began = time.monotonic()
+        error = await failure_of(pool, stream=stream, deadline=None if deadline is None else soon(deadline))
+        assert time.monotonic() - began < 1
+        if upstream.connections:
+            await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
+    assert (error.reason, error.metadata["phase"]) == (reasons.ERROR_REASON_UPSTREAM_TIMEOUT, phase)
+
+
+async def test_the_idle_time_counts_between_reads_only_and_not_while_the_reader_is_busy() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url, idle_timeout=0.15) as pool:
+        gate = asyncio.Event()
+        upstream.answer(sse_head(), chunked(b"0"), gate, chunked(b"1"), chunked())
+        async with pool.stream(CALL) as answer:
+            assert await answer.read() == b"0"
+            reading = asyncio.create_task(answer.read())
+            await asyncio.sleep(0.1)
+            gate.set()
+            assert await reading == b"1"
+            await asyncio.sleep(0.3)  # The reader is slow, and the upstream is not to blame.
+            assert await answer.read() == b""
+
+
+async def test_a_stream_may_last_longer_than_its_idle_time() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url, idle_timeout=0.2) as pool:
+        gates = [asyncio.Event() for _ in range(5)]
+        upstream.answer(sse_head(), *(step for gate in gates for step in (gate, chunked(b"x"))), chunked())
+        async with pool.stream(CALL) as answer:
+            for gate in gates:
+                reading = asyncio.create_task(answer.read())
+                await asyncio.sleep(0.1)
+                gate.set()
+                assert await reading == b"x"
+
+
+async def test_a_deadline_ends_a_stream_that_keeps_talking() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(sse_head(), *[chunked(b"x" * 1000)] * 100_000)
+        error = await failure_of(pool, stream=True, deadline=soon(0.2))
+    assert error.metadata["phase"] == "deadline"
+
+
+@pytest.mark.parametrize("steps", [(STALL,), (CUT_STREAM, STALL)], ids=["before the head", "in the body"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_cancelling_a_call_closes_the_connection_at_once(steps: tuple[bytes, ...], *, stream: bool) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(*steps)
+        task = asyncio.create_task(failure_of(pool, stream=stream))
+        await upstream.request()
+        await asyncio.sleep(0.01)
+        await cancel(task)
+        await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
+
+
+async def test_cancelling_a_call_whose_body_is_not_taken_closes_the_connection_at_once() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with pool_of(f"http://127.0.0.1:{listener.getsockname()[1]}") as pool:
+            call = HttpCall(path="/", body=b"x" * 30_000_000)
+            task = asyncio.create_task(pool.request(call))
+            accepted, _ = await loop.sock_accept(listener)
+            with accepted:
+                taken = len(await loop.sock_recv(accepted, 1000))
+                task.cancel()
+                await asyncio.wait([task])
+                while piece := await asyncio.wait_for(loop.sock_recv(accepted, 1_000_000), 0.1):
+                    taken += len(piece)
+    assert taken < len(call.body)
+
+
+async def test_leaving_a_stream_early_closes_the_connection_at_once() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(CUT_STREAM, STALL)
+        async with pool.stream(CALL) as answer:
+            await answer.read()
+        await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
+
+
+async def test_a_finished_stream_gives_its_connection_back_when_the_end_comes_soon() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        gate = asyncio.Event()
+        upstream.answer(sse_head(), chunked(b"data: [DONE]\n\n"), gate, chunked())
+        upstream.answer(json_answer({}))
+        async with pool.stream(CALL) as answer:
+            await answer.read()
+            answer.finish()
+        gate.set()
+        await asyncio.sleep(0.05)
+        await pool.request(CALL)
+    assert len(upstream.connections) == 1
+
+
+async def test_a_finished_stream_that_does_not_end_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.providers.answers._LINGER_SECONDS", 0.05)
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(sse_head(), chunked(b"data: [DONE]\n\n"), STALL)
+        async with pool.stream(CALL) as answer:
+            await answer.read()
+            answer.finish()
+        assert not upstream.connections[0].lost.is_set()
+        await asyncio.wait_for(upstream.connections[0].lost.wait(), 1)
+
+
+async def test_closing_the_pool_closes_connections_in_use() -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        upstream.always(CUT_STREAM, STALL)
+        task = asyncio.create_task(failure_of(pool, stream=True))
+        await upstream.request()
+        await asyncio.sleep(0.01)
+        await pool.close()
+        await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
+        await asyncio.wait_for(task, 1)
+
+
+def _all_subclasses(kind: type[BaseException]) -> set[type[BaseException]]:
+    return {kind}.union(*(_all_subclasses(below) for below in kind.__subclasses__()))
+
+
+def test_every_exception_of_the_client_library_has_a_reason() -> None:
+    for kind in _all_subclasses(aiohttp.ClientError):
+        error = network_error("acme", kind.__new__(kind))  # type: ignore[arg-type]
+        assert error.reason in (
+            reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+            reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY,
+        )
+        assert error.metadata["cause"]
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "url"),
+    [
+        ("https://a.example/v1", "/chat/completions", "https://a.example/v1/chat/completions"),
+        ("https://a.example", "/v1/messages", "https://a.example/v1/messages"),
+        ("https://a.example/v1", "/v1/messages", "https://a.example/v1/messages"),
+        ("https://a.example/api/v1", "/v1/messages", "https://a.example/api/v1/messages"),
+        ("https://a.example/v1", "/v1beta/models", "https://a.example/v1/v1beta/models"),
+        ("https://vertex", "/vertex/x", "https://vertex/vertex/x"),
+    ],
+)
+def test_a_version_named_by_base_and_path_stands_once(base: str, path: str, url: str) -> None:
+    assert join_url(base, path) == url
