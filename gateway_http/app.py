@@ -35,7 +35,7 @@ from trunkline.errors.v1 import error_reason_pb2 as reasons
 
 __all__ = ["Front", "create_app"]
 
-_log = logging.getLogger(__name__)
+_LOGGER: Final = logging.getLogger(__name__)
 
 _READ: Final = frozenset(
     {
@@ -125,9 +125,9 @@ class Front:
         except asyncio.CancelledError:
             # The server ends what is left after its grace and only waits for this task to be over.
             await exchange.fail(_draining())
-        except Exception as error:  # noqa: BLE001 - the ASGI boundary
+        except Exception as error:
             # The formatter writes type and frames only: a message may hold a prompt.
-            _log.error("request failed", exc_info=error)
+            _LOGGER.error("request failed", exc_info=error)
             await exchange.fail(internal_error(name))
 
     async def _dispatch(self, exchange: Exchange) -> None:

@@ -23,10 +23,22 @@ class Exchange:
     """What a route works on.
 
     `head` holds the request headers the front reads, by lower-case name, the first of each. `metadata` is what the
-    router is told. `headers` go with whatever is answered. `status` is 0 until the head of the answer was sent.
+    router is told. `headers` go with whatever is answered; `is_routed` says that those of the router are among them.
+    `status` is 0 until the head of the answer was sent.
     """
 
-    __slots__ = ("head", "headers", "is_event_stream", "metadata", "receive", "request_id", "scope", "send", "status")
+    __slots__ = (
+        "head",
+        "headers",
+        "is_event_stream",
+        "is_routed",
+        "metadata",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "status",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class Exchange:
         self.headers: Headers = [(b"x-request-id", request_id.encode("ascii"))]
         self.status = 0
         self.is_event_stream = False
+        self.is_routed = False
 
     async def answer(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:
         """Send a whole JSON answer."""

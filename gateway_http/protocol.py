@@ -89,7 +89,8 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self.app = self._own_app
         super().on_headers_complete()
-        self.cycle.transport = _HeadWithBody(self.transport)
+        if self.scope["method"] != "HEAD":  # whose answer has no body to go with
+            self.cycle.transport = _HeadWithBody(self.transport)
 
     def on_message_complete(self) -> None:
         """End a request."""
@@ -106,6 +107,9 @@ class BoundedConnection(HttpToolsProtocol):
         """The client reads again."""
         super().resume_writing()
         self._unread_since = None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: what a stranger offers is not worth a line, and uvicorn's would name a package to install."""
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are not HTTP. uvicorn calls it."""

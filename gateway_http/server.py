@@ -18,7 +18,7 @@ from gateway_http.protocol import BoundedConnection, bounded_by
 
 __all__ = ["HttpServer"]
 
-_log = logging.getLogger(__name__)
+_LOGGER: Final = logging.getLogger(__name__)
 
 # For what a cut client is told to reach its socket.
 _FLUSH_SECONDS: Final = 0.5
@@ -76,7 +76,7 @@ class HttpServer:
         for connection in list(state.connections):
             connection.shutdown()  # closes an idle one; a busy one closes after its answer
         if not await self._over_within(grace):
-            _log.warning("requests cut at shutdown", extra={"count": len(state.tasks), "grace_seconds": grace})
+            _LOGGER.warning("requests cut at shutdown", extra={"count": len(state.tasks), "grace_seconds": grace})
             for task in list(state.tasks):
                 task.cancel()  # the application tells each client and ends its answer
             if not await self._over_within(_FLUSH_SECONDS):

@@ -133,7 +133,6 @@ async def serve_all(
             router_config(config, journal_slot=slot),
             providers=channel,
             usage=usage_channel,
-            metrics=metrics,
         )
         router.add_to(grpc_server.registrar("router"))
         await lives.start(router)
@@ -176,7 +175,6 @@ async def serve_router(
                 router_config(config, journal_slot=slot),
                 providers=providers,
                 usage=usage,
-                metrics=_metrics(config, shared=False),
             )
             await lives.start(router)
         except BaseException:

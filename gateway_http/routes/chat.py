@@ -108,8 +108,8 @@ class ChatRoute:
         async for response in call:
             if exchange.status == 0:
                 _add_route_headers(exchange, await call.initial_metadata())
-            events = response.events
-            documents = encode(events)
+            events = response.events or events
+            documents = encode(response.events)
             if documents:
                 await write(frame(documents))
         # Rule 7 of the stream's grammar, by what a complete one can end with: no price to pay for each event.
@@ -126,6 +126,9 @@ def _failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> GatewayError:
 
 def _add_route_headers(exchange: Exchange, metadata: grpc.aio.Metadata) -> None:
     """Tell the client where its request went, as far as the router said."""
+    if exchange.is_routed:
+        return
+    exchange.is_routed = True
     for key, name in _ROUTE_HEADERS:
         value = metadata.get(key)
         if isinstance(value, str):

@@ -237,7 +237,11 @@ class ChatStream:
 
     async def _read(self) -> None:
         with _TypedErrors():
-            response = await self._call.read()
+            try:
+                response = await self._call.read()
+            except asyncio.CancelledError:
+                self._call.cancel()  # grpc.aio alone forgets it when the call has not quite begun
+                raise
         if response is grpc.aio.EOF:
             if self._open_choices or not self._has_finished:
                 raise GatewayError(reasons.ERROR_REASON_STREAM_TRUNCATED, "the stream ended without its end")

@@ -159,9 +159,9 @@ class StreamedAnswer:
         self._taken += len(data)
         return data
 
-    async def read_all(self, limit: int | None = None) -> bytes:
+    async def read_all(self) -> bytes:
         """Return the whole body. Raises UPSTREAM_MALFORMED_REPLY over the limit, and as `read`."""
-        limit = self._limits.max_body_bytes if limit is None else limit
+        limit = self._limits.max_body_bytes
         pieces = []
         while piece := await self.read():
             pieces.append(piece)
@@ -191,15 +191,18 @@ class StreamedAnswer:
             # aiohttp hides received bytes once the connection failed; the contract says that they stand.
             return self._content._read_nowait(-1)  # noqa: SLF001
         assert isinstance(error, (aiohttp.ClientError, OSError))
-        raise network_error(self._provider, error, in_stream=self._lingering is not None) from error
+        raise network_error(self._provider, error, in_stream=self._lingering is not None) from None
 
     def _start_watching(self, now: float) -> None:
         self._start_timer(now)
         connection = self._response.connection
         if connection is not None and connection.protocol is not None:
-            self._connection_lost = connection.protocol.closed
-            if self._connection_lost is not None:
-                self._connection_lost.add_done_callback(self._on_connection_lost)
+            self._connection_lost = lost = connection.protocol.closed
+            if lost is not None:
+                lost.add_done_callback(self._on_connection_lost)
+                # The connection may be lost when it is back in the pool; once per connection somebody must look.
+                lost.remove_done_callback(_look_at)
+                lost.add_done_callback(_look_at)
 
     def _on_connection_lost(self, _: asyncio.Future[None]) -> None:
         """End a wait that aiohttp forgets: after broken chunking, or when the pool is closed."""
@@ -221,3 +224,9 @@ class StreamedAnswer:
             self._content.set_exception(_OutOfTimeError("idle"))
         else:
             self._start_timer(self._waiting_since or now)
+
+
+def _look_at(lost: asyncio.Future[None]) -> None:
+    """Take note of a connection's end, or asyncio reports an error that nobody retrieved."""
+    if not lost.cancelled():
+        lost.exception()

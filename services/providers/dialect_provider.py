@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from services.providers.answers import Answer, StreamedAnswer
 from services.providers.dialects.base import ChatDialect, ChatStreamParser, Frame, HttpCall
@@ -20,6 +20,7 @@ from trunkline.reply import unfold
 
 __all__ = ["DialectProvider"]
 
+_Warnings: TypeAlias = tuple[chat_pb2.Warning, ...]
 _MALFORMED: Final = error_reason_pb2.ERROR_REASON_UPSTREAM_MALFORMED_REPLY
 
 
@@ -49,15 +50,17 @@ class DialectProvider:
         """Yield the events of the answer, one list for each read that completed any. Raises GatewayError."""
         self._features.check(chat)
         call = self._dialect.render_chat(chat, model, self._endpoint, stream=True)
-        async with self._upstream.stream(call, deadline=deadline) as answer:
+        warnings, opening = call.warnings, self._upstream.stream(call, deadline=deadline)
+        del call  # A long stream must not hold on to its request, which may be megabytes of images.
+        async with opening as answer:
             if answer.status >= 300:
                 whole = Answer(status=answer.status, headers=answer.headers, body=await answer.read_all())
                 raise self._error_of(whole)
             data = await answer.read()
             if _is_whole_reply(answer, data):
-                yield await self._unfolded(answer, data, call)
+                yield await self._unfolded(answer, data, warnings)
                 return
-            reader = _StreamReader(self._open_decoder(), self._dialect.open_stream(self._endpoint), call.warnings)
+            reader = _StreamReader(self._open_decoder(), self._dialect.open_stream(self._endpoint), warnings)
             while data:
                 events = reader.read(data)
                 if events:
@@ -98,12 +101,12 @@ class DialectProvider:
             raise self._html(answer)
         return answer.body
 
-    async def _unfolded(self, answer: StreamedAnswer, begin: bytes, call: HttpCall) -> list[ChatEvent]:
+    async def _unfolded(self, answer: StreamedAnswer, begin: bytes, warnings: _Warnings) -> list[ChatEvent]:
         """Return the events of an answer that came in one piece though a stream was asked for."""
         if _is_html(answer):
             raise self._html(answer)
         reply = self._dialect.parse_chat(begin + await answer.read_all(), self._endpoint)
-        reply.warnings.extend(call.warnings)
+        reply.warnings.extend(warnings)
         return unfold(reply)
 
     def _error_of(self, answer: Answer) -> GatewayError:
@@ -125,7 +128,7 @@ class _StreamReader:
 
     __slots__ = ("_decoder", "_warnings", "failure", "parser")
 
-    def __init__(self, decoder: FrameDecoder, parser: ChatStreamParser, warnings: tuple[chat_pb2.Warning, ...]) -> None:
+    def __init__(self, decoder: FrameDecoder, parser: ChatStreamParser, warnings: _Warnings) -> None:
         self._decoder = decoder
         self._warnings = warnings
         self.parser = parser

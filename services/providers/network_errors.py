@@ -1,12 +1,14 @@
 """What a failed exchange with an upstream means: aiohttp's exceptions to reasons of the contract, in one table.
 
 Messages name the provider and the kind of failure, never an address, a header or a body: those may hold credentials or
-what a user wrote.
+what a user wrote. aiohttp's exceptions do hold them, so nothing is raised from one.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
 from typing import Final, Literal
 
 import aiohttp
@@ -55,10 +57,14 @@ def network_error(provider: str, error: aiohttp.ClientError | OSError, *, in_str
 def _detail(error: BaseException) -> str:
     """Return what the system says, where that is a word of its own and holds nothing of the request."""
     certificate_error = getattr(error, "certificate_error", None)
+    cause = getattr(error, "os_error", error)
     if certificate_error is not None:
         return str(getattr(certificate_error, "verify_message", ""))
-    number = error.errno if isinstance(error, OSError) else None
-    return errno.errorcode.get(number, "") if number is not None else ""
+    if isinstance(cause, ssl.SSLError):
+        return str(getattr(cause, "reason", None) or "")
+    if isinstance(cause, socket.gaierror):
+        return cause.strerror or ""
+    return errno.errorcode.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
 
 
 def timeout_error(provider: str, phase: Phase) -> GatewayError:

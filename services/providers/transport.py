@@ -21,6 +21,8 @@ from yarl import URL
 from services.providers.answers import Answer, Limits, Lingering, PromptResponse, StreamedAnswer
 from services.providers.dialects.base import HttpCall
 from services.providers.network_errors import Phase, malformed_error, network_error, timeout_error
+from trunkline.errors import GatewayError
+from trunkline.errors.v1 import error_reason_pb2
 
 __all__ = ["HttpPool", "Upstream", "join_url", "tls_context"]
 
@@ -64,6 +66,7 @@ class HttpPool:
         self._limits = limits
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._lingering = Lingering()
         self._urls: dict[str, URL] = {}
         self._prepared: dict[tuple[tuple[tuple[str, str], ...], bool], CIMultiDict[str]] = {}
@@ -80,16 +83,19 @@ class HttpPool:
     async def stream(self, call: HttpCall, *, deadline: float | None = None) -> AsyncIterator[StreamedAnswer]:
         """Return the answer's head and its body to be read; see `Upstream`."""
         answer = await self._open(call, deadline, streamed=True)
+        del call  # It is sent, and the stream may last.
         try:
             yield answer
         finally:
             answer.close()
 
     async def close(self) -> None:
-        """Close every connection, those in use too."""
+        """Close every connection, those in use too, and open no more."""
+        self._is_closed = True
         self._lingering.close()
         if self._session is not None:
-            await self._session.close()
+            session, self._session = self._session, None
+            await session.close()
 
     async def _open(self, call: HttpCall, deadline: float | None, *, streamed: bool) -> StreamedAnswer:
         session = self._session or self._open_session()
@@ -111,7 +117,7 @@ class HttpPool:
         except TimeoutError:
             raise timeout_error(self._provider, phase) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise network_error(self._provider, error) from error
+            raise network_error(self._provider, error) from None
         lingering = self._lingering if streamed else None
         answer = StreamedAnswer(self._provider, response, self._limits, deadline, lingering)
         if 300 <= response.status < 400:
@@ -120,6 +126,8 @@ class HttpPool:
         return answer
 
     def _open_session(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise GatewayError(error_reason_pb2.ERROR_REASON_SERVER_DRAINING, "The server is stopping.")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._limits.max_connections,

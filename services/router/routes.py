@@ -96,6 +96,8 @@ class RouteTable:
         self._providers = providers
         self._timeout = timeout
         self._index = PatternIndex(models)
+        self._compiled: dict[str, Group] = {}
+        """The groups of exact names, shared by all plans that hold them."""
         self._plans = {name: self._make_plan(name) for name in models if WILDCARD not in name}
         self._other_plans: dict[str, Plan] = {}
         """Plans of names that only a wildcard or a provider covers, as they were asked for."""
@@ -121,12 +123,12 @@ class RouteTable:
         return match.entry.deployments[0].provider if match is not None else ""
 
     def owners(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, owner) for every configured name, and `provider/*` for each provider that can be asked."""
+        """Yield (name, owner) for every configured name, and `provider/*` for each usable provider no name covers."""
         for name, entry in self._models.items():
             yield name, entry.deployments[0].provider
         for name, facts in self._providers.items():
             wildcard = f"{name}/{WILDCARD}"
-            if facts.usable and wildcard not in self._models:
+            if facts.usable and self._index.find(wildcard) is None:
                 yield wildcard, name
 
     def can_list_models(self, provider: str) -> bool:
@@ -177,7 +179,7 @@ class RouteTable:
                 f"there is no model {name!r}{self._hint(name)}",
                 metadata={"model": name},
             )
-        groups = tuple(self._groups(name, match, {name}))
+        groups = tuple(self._groups(name, match))
         timeout = match.entry.timeout
         return Plan(
             model=name,
@@ -186,25 +188,35 @@ class RouteTable:
             timeout=self._timeout if timeout is None else timeout,
         )
 
-    def _groups(self, name: str, match: _Match, seen: set[str]) -> Iterator[Group]:
+    def _groups(self, name: str, match: _Match) -> Iterator[Group]:
         """Yield the name's group and, depth first, those of its fallbacks; each model once."""
+        seen: set[str] = set()
+        pending: list[tuple[str, _Match | None]] = [(name, match)]
+        while pending:
+            name, found = pending.pop()
+            if found is None or name in seen:
+                continue
+            seen.add(name)
+            yield self._group(name, found)
+            fallbacks = [substitute(fallback, found.text) for fallback in found.entry.fallbacks]
+            pending.extend((fallback, self._match(fallback)) for fallback in reversed(fallbacks))
+
+    def _group(self, name: str, match: _Match) -> Group:
+        group = self._compiled.get(name)
+        if group is not None:
+            return group
         entry = match.entry
         considered = list(self._deployments(name, match.pattern, match.text, entry))
-        yield Group(
+        group = Group(
             model=name,
             deployments=tuple(deployment for deployment, reason in considered if not reason),
             excluded=tuple(Excluded(deployment=one, reason=reason) for one, reason in considered if reason),
             max_attempts=entry.retries + 1,
             first_token_timeout=entry.first_token_timeout,
         )
-        for fallback in entry.fallbacks:
-            fallback_name = substitute(fallback, match.text)
-            if fallback_name in seen:
-                continue
-            seen.add(fallback_name)
-            fallback_match = self._match(fallback_name)
-            if fallback_match is not None:
-                yield from self._groups(fallback_name, fallback_match, seen)
+        if match.pattern == name:
+            self._compiled[name] = group
+        return group
 
     def _deployments(self, name: str, pattern: str, text: str, entry: ModelEntry) -> Iterator[tuple[Deployment, str]]:
         """Yield the entry's deployments, each with why it cannot be asked, "" when it can."""

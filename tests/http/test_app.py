@@ -94,6 +94,26 @@ async def test_an_http_1_0_client_is_answered_and_the_connection_closed(gateway:
         assert await client.reader.read() == b""
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/health/live", "/docs"])
+async def test_a_head_request_gets_the_head_alone(gateway: Gateway, path: str) -> None:
+    async with RawClient.connected(gateway.port) as client:
+        for _ in range(2):
+            await client.send(f"HEAD {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n\r\n".encode())
+            status, headers = await client.head()
+            assert status == 200
+            assert int(headers["content-length"]) > 0
+
+
+async def test_a_web_socket_is_not_spoken_here(gateway: Gateway) -> None:
+    async with RawClient.connected(gateway.port) as client:
+        upgrade = (
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n"
+        )
+        await client.send(f"GET /v1/realtime HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n".encode())
+        answer = await client.answer()
+    assert (answer.status, check_shape(answer)["code"]) == (404, "not_found")
+
+
 async def test_a_draining_server_refuses_new_requests_and_closes(gateway: Gateway) -> None:
     async with RawClient.connected(gateway.port) as first, RawClient.connected(gateway.port) as second:
         await first.post(chat("hold"))

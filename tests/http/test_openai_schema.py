@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -11,11 +13,11 @@ from tests.http.test_sse import events_of
 from tests.openai_spec import validator
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
-MEMBERS = [{}, {"tools": TOOLS}, {"stream_options": {"include_usage": True}}]
+MEMBERS: list[dict[str, Any]] = [{}, {"tools": TOOLS}, {"stream_options": {"include_usage": True}}]
 
 
 @pytest.mark.parametrize("members", MEMBERS[:2], ids=["text", "tools"])
-async def test_a_completion(gateway: Gateway, members: dict[str, object]) -> None:
+async def test_a_completion(gateway: Gateway, members: dict[str, Any]) -> None:
     schema = validator("CreateChatCompletionResponse")
     async with RawClient.connected(gateway.port) as client:
         await client.post(chat(**members))
@@ -25,7 +27,7 @@ async def test_a_completion(gateway: Gateway, members: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("members", MEMBERS, ids=["text", "tools", "usage"])
-async def test_each_chunk_of_a_stream(gateway: Gateway, members: dict[str, object]) -> None:
+async def test_each_chunk_of_a_stream(gateway: Gateway, members: dict[str, Any]) -> None:
     schema = validator("CreateChatCompletionStreamResponse")
     async with RawClient.connected(gateway.port) as client:
         await client.post(chat(stream=True, **members))

@@ -6,9 +6,11 @@ import asyncio
 import signal
 import socket
 import time
+from pathlib import Path
 
 import grpc.aio
 import pytest
+import uvloop
 
 from gateway_http.app import create_app
 from gateway_http.config import HttpConfig
@@ -16,7 +18,8 @@ from gateway_http.server import HttpServer
 from services.runtime.drain import Drain
 from services.runtime.metrics import Metrics
 from tests.http.conftest import StartGateway
-from tests.http.gateway import RawClient, chat
+from tests.http.gateway import RawClient, chat, running_gateway, running_router
+from tests.http.scripted_router import Observed
 
 
 def server_on(channel: grpc.aio.Channel, port: int, *, reuse_port: bool = False, host: str = "127.0.0.1") -> HttpServer:
@@ -68,6 +71,28 @@ async def test_the_loops_signal_handlers_are_left_alone(start_gateway: StartGate
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     async with start_gateway():
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_it_serves_and_stops_on_the_loop_of_production(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        observed = Observed()
+        async with (
+            running_router("local", observed, tmp_path) as channel,
+            running_gateway(channel, observed, heartbeat_seconds=0.1) as gateway,
+        ):
+            async with RawClient.connected(gateway.port) as client:
+                for document in (chat(), chat(stream=True), chat(text="x" * 1_000_000), chat("error/INTERNAL")):
+                    await client.post(document)
+                    assert (await client.answer()).status in {200, 500}
+                await client.post(chat("hold", stream=True))
+                await client.head()
+                assert await client.chunk() == b": ping\n\n"
+            await asyncio.wait_for(observed.cancelled.wait(), 1)
+            await gateway.server.stop(grace=1)
+            assert gateway.server.connections == 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 async def test_stopping_lets_a_stream_finish_and_closes_idle_connections(start_gateway: StartGateway) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 __all__ = ["json_objects", "json_values", "requests", "words"]
 
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+words = st.text(st.characters(codec="utf-8"), max_size=12)
 _names = st.text("abcdefgh_-", min_size=1, max_size=8)
 _numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(

@@ -660,6 +660,49 @@ def test_no_stream_is_too_strange_and_every_one_keeps_the_grammar(frames: list[b
         checker.end()
 
 
+def _decoded(frames: Sequence[bytes], *, in_full: bool) -> list[ChatEvent | str]:
+    """The events of frames, with every chunk read in full or with the short way for those like the one before."""
+    decoder, events = ChunkDecoder(), list[ChatEvent | str]()
+    try:
+        for frame in frames:
+            if in_full:
+                decoder._last = decoder._shape = None
+            events += decoder.decode(frame)
+        events += decoder.end()
+    except GatewayError as error:
+        events.append(error.name)
+    return events
+
+
+@recordings(lambda each: each.status == 200 and bool(each.frames))
+def test_the_short_way_gives_the_same_events_for_a_recorded_stream(recording: Recording) -> None:
+    assert _decoded(recording.frames, in_full=False) == _decoded(recording.frames, in_full=True)
+
+
+_steady = st.builds(
+    lambda content, extra, tier, finish: _chunk({"content": content}, 0, finish, x=extra, service_tier=tier),
+    st.sampled_from(["", "a", None]),
+    st.sampled_from([1, 2]),
+    st.sampled_from([None, "flex"]),
+    st.sampled_from([None, None, None, "stop"]),
+)
+_others = st.sampled_from(
+    [
+        _chunk({"reasoning_content": "r"}, x=1),
+        _chunk({"tool_calls": [_call(0, "i", "f", "{}")]}, x=1),
+        _chunk({"content": "a", "y": 1}, x=1),
+        _chunk({"content": "a"}, 1, x=1),
+        _chunk(choices=[], usage={"total_tokens": 1}),
+        _chunk({"content": "a"}, usage={"total_tokens": 2}, x=1),
+    ]
+)
+
+
+@given(st.lists(_steady | _others | _strange_chunks.map(msgspec.json.encode), max_size=8))
+def test_the_short_way_gives_the_same_events(frames: list[bytes]) -> None:
+    assert _decoded(frames, in_full=False) == _decoded(frames, in_full=True)
+
+
 def _indices(frame: bytes) -> bool:
     """Whether a frame's choices are all number 0, so that none is left out."""
     try:

@@ -276,7 +276,7 @@ def _reasoning(*deltas: events_pb.ReasoningDelta, **begin: Any) -> list[ChatEven
     ],
 )
 def test_reasoning_adds_up_in_every_member_it_goes_to(
-    begin: dict[str, Any], deltas: list[dict[str, str]], members: dict[str, Any]
+    begin: dict[str, Any], deltas: list[dict[str, Any]], members: dict[str, Any]
 ) -> None:
     events = _reasoning(*(events_pb.ReasoningDelta(**delta) for delta in deltas), **begin)
     message = _added_up(_chunks(events)).choices[0].message.model_dump()
@@ -424,7 +424,7 @@ def _without_index(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name != "index"} for each in details]
 
 
-_words = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+_words = st.text(st.characters(codec="utf-8"), max_size=8)
 _pieces = _words.filter(bool)
 _parts = st.one_of(
     st.builds(lambda text: pb.Part(text=pb.TextPart(text=text)), _words),

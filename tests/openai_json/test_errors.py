@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from tests.openai_json.recordings import Recording, recordings
 from tests.openai_json.strategies import json_objects, json_values
 from tests.openai_spec import validator
-from trunkline.errors import FACES, GatewayError
-from trunkline.errors.v1 import error_reason_pb2 as reasons
+from trunkline.errors import FACES, GatewayError, Reason
 from trunkline.openai_json import encode_error, error_from_object, parse_openai_error
 from trunkline.openai_json.errors import redact, retry_after
 
@@ -197,7 +196,7 @@ def test_a_rejected_credential_is_told_in_our_own_words() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(FACES))
-def test_every_reason_is_an_error_of_openais_shape(reason: reasons.ErrorReason) -> None:
+def test_every_reason_is_an_error_of_openais_shape(reason: Reason.ValueType) -> None:
     validator("ErrorResponse").validate(json.loads(encode_error(GatewayError(reason, "m", param="p"))))
     validator("ErrorResponse").validate(json.loads(encode_error(GatewayError(reason, "m"))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from genai_prices.data_snapshot import get_snapshot
 
 from services.providers.base_url import normalise_base_url
 from services.providers.catalog import CatalogRow, load_catalog, parse_catalog
@@ -61,3 +62,8 @@ def test_only_rows_that_send_a_credential_need_one() -> None:
         "openai", "anthropic", "groq", "deepseek", "openrouter",
     }  # fmt: skip
     assert isinstance(ROWS["demo"], CatalogRow)
+
+
+def test_the_names_in_the_price_data_exist() -> None:
+    known = {provider.id for provider in get_snapshot().providers}
+    assert {row.prices for row in ROWS.values() if row.prices} <= known

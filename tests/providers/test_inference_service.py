@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +14,7 @@ import grpc
 import pytest
 
 from services.providers.config import ProvidersConfig
+from services.providers.dialects.base import HttpCall
 from services.providers.server import register
 from services.runtime.interceptors import instrument
 from tests.providers.serving import chat_of, complete_request, error_of, local_channel, read_stream, stream_request
@@ -568,3 +571,26 @@ async def test_many_calls_at_once_leave_no_connection_in_use(
     before = len(upstream.connections)
     await asyncio.gather(*(stub.CompleteChat(complete_request()) for _ in range(50)))
     assert len(upstream.connections) == before
+
+
+async def test_an_open_stream_does_not_hold_on_to_the_body_it_sent(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[weakref.ref[Any]] = []
+
+    class Call(HttpCall):
+        __slots__ = ("__weakref__",)
+
+    def remember(**members: Any) -> HttpCall:
+        call = Call(**members)
+        calls.append(weakref.ref(call))
+        return call
+
+    monkeypatch.setattr("services.providers.dialects.openai_chat.HttpCall", remember)
+    upstream.always(sse_head(), chunked(sse(*CHUNKS[:2])), STALL)
+    async with local_channel(config_of(upstream)) as channel:
+        call = pb_grpc.InferenceServiceStub(channel).StreamChat(stream_request())
+        await call.read()
+        gc.collect()
+        assert [reference() for reference in calls] == [None]
+        call.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import shutil
 import socket
@@ -67,6 +68,8 @@ async def failure_of(pool: HttpPool, *, stream: bool = False, deadline: float | 
     with pytest.raises(GatewayError) as caught:
         await (read_stream(pool, deadline) if stream else pool.request(CALL, deadline=deadline))
     error = caught.value
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None
     shown = f"{error} {error.metadata}"
     assert "acme" in error.message
     assert error.metadata["provider"] == "acme"
@@ -231,6 +234,7 @@ async def test_a_refused_connection_is_unreachable() -> None:
     async with pool_of(url) as pool:
         error = await failure_of(pool)
     assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "connect")
+    assert "ECONNREFUSED" in error.message
 
 
 async def test_an_unresolvable_name_is_unreachable() -> None:
@@ -262,6 +266,7 @@ async def test_an_unknown_certificate_is_unreachable(certificate: tuple[Path, Pa
     async with ScriptedUpstream(tls=server_tls(certificate)) as upstream, pool_of(upstream.url, tls_context()) as pool:
         error = await failure_of(pool)
     assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "tls")
+    assert "self-signed certificate" in error.message
     assert upstream.requests == []
 
 
@@ -275,6 +280,7 @@ async def test_plain_text_where_tls_is_expected_is_unreachable() -> None:
         async with pool_of(f"https://127.0.0.1:{port}", tls_context()) as pool:
             error = await failure_of(pool)
     assert (error.reason, error.metadata["cause"]) == (reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "tls")
+    assert "WRONG_VERSION_NUMBER" in error.message
 
 
 async def test_a_stream_over_tls_is_read_and_closed_at_once_when_cancelled(certificate: tuple[Path, Path]) -> None:
@@ -496,6 +502,23 @@ async def test_a_finished_stream_that_does_not_end_loses_its_connection(monkeypa
         await asyncio.wait_for(upstream.connections[0].lost.wait(), 1)
 
 
+async def test_a_connection_that_is_reset_while_nobody_uses_it_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
+        gate = asyncio.Event()
+        upstream.answer(sse_head(), gate, chunked(b"data: 1\n\n"), chunked())
+        upstream.answer(json_answer({}))
+        task = asyncio.create_task(read_stream(pool))
+        await upstream.request()
+        gate.set()
+        await task
+        upstream.connections[0].reset()
+        await asyncio.sleep(0.02)
+        assert (await pool.request(CALL)).status == 200
+    gc.collect()
+    assert len(upstream.connections) == 2
+    assert caplog.records == []
+
+
 async def test_closing_the_pool_closes_connections_in_use() -> None:
     async with ScriptedUpstream() as upstream, pool_of(upstream.url) as pool:
         upstream.always(CUT_STREAM, STALL)
@@ -505,6 +528,11 @@ async def test_closing_the_pool_closes_connections_in_use() -> None:
         await pool.close()
         await asyncio.wait_for(upstream.connections[0].lost.wait(), 0.1)
         await asyncio.wait_for(task, 1)
+        with pytest.raises(GatewayError) as caught:
+            await pool.request(CALL)
+        await pool.close()
+    assert caught.value.reason == reasons.ERROR_REASON_SERVER_DRAINING
+    assert len(upstream.connections) == 1
 
 
 def _all_subclasses(kind: type[BaseException]) -> set[type[BaseException]]:

@@ -139,6 +139,12 @@ def test_what_is_kept_of_names_that_callers_make_up_is_bounded() -> None:
     assert len(routes._other_plans) <= 1000
 
 
+def test_a_chain_of_a_thousand_fallbacks_compiles() -> None:
+    chain = {f"m{number}": on("openai", "x", fallbacks=[f"m{number + 1}"]) for number in range(999)}
+    routes = table(chain | {"m999": on("local", "x")})
+    assert [group.model for group in routes.plan("m0").groups][-1] == "m999"
+
+
 def test_a_thousand_models_of_ten_deployments_compile_in_a_second_and_are_found_at_once() -> None:
     models = {
         f"m{number}": {"deployments": [{"provider": "openai", "model": f"x{n}"} for n in range(10)]}

@@ -59,11 +59,10 @@ models = st.lists(st.tuples(deployments, st.integers(0, 2)), min_size=1, max_siz
     models,
     st.lists(st.lists(scripts, min_size=1, max_size=3), min_size=6, max_size=6),
     st.booleans(),
-    st.random_module(),
 )
 @settings(max_examples=80, deadline=None)
 async def test_every_request_keeps_the_rules_and_leaves_one_true_record(
-    shape: list[tuple[list[tuple[int, int]], int]], courses: list[list[str]], streamed: bool, _seed: object
+    shape: list[tuple[list[tuple[int, int]], int]], courses: list[list[str]], streamed: bool
 ) -> None:
     config: dict[str, Any] = {}
     for number, (places, retries) in enumerate(shape):

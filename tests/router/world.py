@@ -70,11 +70,16 @@ async def make_world(
     models: dict[str, Any] = TWO_DEPLOYMENTS,
     providers: Sequence[provider_service_pb2.Provider] = PROVIDERS,
     draw: Callable[[], float] = lambda: 0.0,
+    socket: str = "",
     **config: Any,
 ) -> AsyncIterator[World]:
-    """Start a router whose upstreams all answer, until told otherwise."""
-    server = LocalServer()
-    channel = LocalChannel(server)
+    """Start a router whose upstreams all answer, until told otherwise.
+
+    With a `socket`, the address of one, the router reaches its neighbours over that; its callers are local in any case.
+    """
+    local = LocalServer()
+    channel = LocalChannel(local)
+    server: grpc.aio.Server = grpc.aio.server() if socket else local
     inference, usage = ScriptedInference(), ScriptedUsage()
     directory_of_providers = ScriptedProviders(providers=list(providers))
     for one in providers:
@@ -82,8 +87,15 @@ async def make_world(
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(inference, server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(directory_of_providers, server)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(usage, server)
+    neighbours: grpc.aio.Channel = channel
+    if socket:
+        server.add_insecure_port(socket)
+        await server.start()
+        neighbours = grpc.aio.insecure_channel(socket)
     settings = RouterConfig.model_validate({"journal": {"directory": directory}, "models": models, **config})
-    router = await register(instrument(server, service="router"), settings, providers=channel, usage=channel, draw=draw)
+    router = await register(
+        instrument(local, service="router"), settings, providers=neighbours, usage=neighbours, draw=draw
+    )
     await router.start()
     try:
         yield World(
@@ -98,3 +110,6 @@ async def make_world(
         )
     finally:
         await router.close()
+        if socket:
+            await neighbours.close()
+            await server.stop(None)

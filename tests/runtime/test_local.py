@@ -12,28 +12,18 @@ from typing import Any
 import grpc
 import pytest
 
-from services.runtime.local import LocalChannel, LocalServer
 from tests.runtime.transports import (
-    Stub,
     Witness,
     complete_request,
     completed,
     forever,
-    scripted,
+    serve_locally,
     stream_request,
     streamed,
-    text_of,
 )
 from trunkline.router.v1 import chat_service_pb2 as pb
-from trunkline.router.v1 import chat_service_pb2_grpc as pb_grpc
 
 SOON = 0.05
-
-
-def serve(**methods: Any) -> tuple[LocalServer, Stub]:
-    server = LocalServer()
-    pb_grpc.add_ChatServiceServicer_to_server(scripted(**methods), server)
-    return server, pb_grpc.ChatServiceStub(LocalChannel(server))
 
 
 async def test_messages_are_passed_by_reference() -> None:
@@ -44,7 +34,7 @@ async def test_messages_are_passed_by_reference() -> None:
         seen.append(request)
         return answer
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     request = complete_request()
     assert await stub.CompleteChat(request) is answer
     assert seen[0] is request
@@ -64,7 +54,7 @@ async def test_a_handler_runs_in_its_callers_task_and_context() -> None:
         tasks.append(asyncio.current_task())
         yield streamed("a")
 
-    _, stub = serve(CompleteChat=complete, StreamChat=stream)
+    _, stub = serve_locally(CompleteChat=complete, StreamChat=stream)
     await stub.CompleteChat(complete_request())
     async for _ in stub.StreamChat(stream_request()):
         pass
@@ -85,7 +75,7 @@ async def test_a_handler_runs_only_while_its_caller_waits() -> None:
         steps.append("second")
         yield streamed("b")
 
-    _, stub = serve(CompleteChat=complete, StreamChat=stream)
+    _, stub = serve_locally(CompleteChat=complete, StreamChat=stream)
     unary, call = stub.CompleteChat(complete_request()), stub.StreamChat(stream_request())
     await asyncio.sleep(0)
     assert steps == []
@@ -102,7 +92,7 @@ async def test_the_callers_task_is_not_left_cancelling_after_a_deadline_or_a_can
     async def complete(request: pb.CompleteChatRequest, context: Any) -> Any:
         await forever()
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.CompleteChat(complete_request(), timeout=SOON)
     assert task.cancelling() == 0
@@ -132,7 +122,7 @@ async def test_nested_deadlines_end_the_right_call(outer: float, inner: float) -
             raise
         return completed("after the inner deadline")
 
-    _, stub = serve(CompleteChat=complete, StreamChat=stream)
+    _, stub = serve_locally(CompleteChat=complete, StreamChat=stream)
     call = stub.CompleteChat(complete_request(), timeout=outer)
     if outer < inner:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -155,7 +145,7 @@ async def test_a_cancelled_caller_stays_cancelled_when_the_deadline_comes_in_the
     async def complete(request: pb.CompleteChatRequest, context: Any) -> Any:
         await forever()
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     loop = asyncio.get_running_loop()
     call = stub.CompleteChat(complete_request(), timeout=60)
 
@@ -180,7 +170,7 @@ async def test_a_long_deadline_is_kept_too(monkeypatch: pytest.MonkeyPatch) -> N
         with witness:
             await forever()
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     loop = asyncio.get_running_loop()
     begin = loop.time()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -194,7 +184,7 @@ async def test_a_call_that_ends_in_time_leaves_no_deadline_behind() -> None:
     async def complete(request: pb.CompleteChatRequest, context: Any) -> pb.CompleteChatResponse:
         return completed("1")
 
-    server, stub = serve(CompleteChat=complete)
+    server, stub = serve_locally(CompleteChat=complete)
     for _ in range(10):
         await stub.CompleteChat(complete_request(), timeout=600)
     assert not any(server.deadlines._slots.values())
@@ -210,7 +200,7 @@ async def test_a_dropped_stream_ends_its_handler_without_the_garbage_collector()
             yield streamed("a")
             yield streamed("b")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     gc.disable()
     try:
         async for _ in stub.StreamChat(stream_request(), timeout=60):
@@ -226,7 +216,7 @@ async def test_a_call_that_failed_is_freed_without_the_garbage_collector(timeout
     async def complete(request: pb.CompleteChatRequest, context: Any) -> Any:
         await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     gc.disable()
     try:
         call = stub.CompleteChat(complete_request(), timeout=timeout_)
@@ -249,7 +239,7 @@ async def test_aclose_waits_until_the_handler_has_cleaned_up() -> None:
             await asyncio.sleep(0)
             cleaned.append("yes")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     call: Any = stub.StreamChat(stream_request())
     await call.read()
     await call.aclose()
@@ -268,7 +258,7 @@ async def test_aclose_from_another_task_wakes_the_reader() -> None:
             await forever()
             yield streamed("never")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     call: Any = stub.StreamChat(stream_request())
     reading = asyncio.create_task(call.read())
     await witness.started.wait()
@@ -276,41 +266,6 @@ async def test_aclose_from_another_task_wakes_the_reader() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert witness.raised is asyncio.CancelledError
-
-
-async def test_stop_waits_for_abandoned_streams_and_then_refuses_calls() -> None:
-    cleaned = asyncio.Event()
-
-    async def stream(request: pb.StreamChatRequest, context: Any) -> AsyncIterator[pb.StreamChatResponse]:
-        try:
-            yield streamed("a")
-        finally:
-            await asyncio.sleep(SOON)
-            cleaned.set()
-
-    async def complete(request: pb.CompleteChatRequest, context: Any) -> pb.CompleteChatResponse:
-        return completed("1")
-
-    server, stub = serve(StreamChat=stream, CompleteChat=complete)
-    await server.start()
-    terminated = asyncio.create_task(server.wait_for_termination())
-    call = stub.StreamChat(stream_request())
-    await call.read()
-    call.cancel()
-    await server.stop(1)
-    assert cleaned.is_set()
-    assert await terminated is False
-    assert await server.wait_for_termination() is False
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.CompleteChat(complete_request())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.StreamChat(stream_request()).read()
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_waiting_for_termination_may_time_out() -> None:
-    assert await LocalServer().wait_for_termination(0.01) is True
 
 
 async def test_what_a_handler_raises_while_it_is_closed_is_logged_without_its_text(
@@ -322,7 +277,7 @@ async def test_what_a_handler_raises_while_it_is_closed_is_logged_without_its_te
         finally:
             raise ValueError("secret prompt")
 
-    server, stub = serve(StreamChat=stream)
+    server, stub = serve_locally(StreamChat=stream)
     call = stub.StreamChat(stream_request())
     await call.read()
     call.cancel()
@@ -339,7 +294,7 @@ async def test_two_tasks_cannot_wait_for_the_same_call() -> None:
             await forever()
             yield streamed("never")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     call: Any = stub.StreamChat(stream_request())
     reading = asyncio.create_task(call.read())
     await witness.started.wait()
@@ -357,7 +312,7 @@ async def test_a_unary_call_may_be_awaited_by_two_tasks() -> None:
         await gate.wait()
         return completed("1")
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     call = stub.CompleteChat(complete_request())
 
     async def wait() -> str:
@@ -373,7 +328,7 @@ async def test_a_handler_that_cancels_itself_does_not_cancel_its_caller() -> Non
     async def complete(request: pb.CompleteChatRequest, context: Any) -> Any:
         raise asyncio.CancelledError
 
-    _, stub = serve(CompleteChat=complete)
+    _, stub = serve_locally(CompleteChat=complete)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.CompleteChat(complete_request())
     assert caught.value.code() is grpc.StatusCode.CANCELLED
@@ -388,7 +343,7 @@ async def test_a_handler_that_yields_after_its_abort_is_stopped() -> None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
             yield streamed("never")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.StreamChat(stream_request()).read()
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -403,7 +358,7 @@ async def test_a_cancelled_caller_that_waits_for_headers_is_cancelled() -> None:
             await forever()
             yield streamed("never")
 
-    _, stub = serve(StreamChat=stream)
+    _, stub = serve_locally(StreamChat=stream)
     call = stub.StreamChat(stream_request())
     waiting = asyncio.create_task(call.initial_metadata())
     await witness.started.wait()
@@ -411,44 +366,3 @@ async def test_a_cancelled_caller_that_waits_for_headers_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert witness.raised is asyncio.CancelledError
-
-
-async def test_a_stream_handler_must_be_an_async_generator() -> None:
-    async def stream(request: pb.StreamChatRequest, context: Any) -> None:
-        await context.write(streamed("a"))
-
-    with pytest.raises(TypeError, match="StreamChat must be an async generator"):
-        serve(StreamChat=stream)
-
-
-async def test_handlers_cannot_read_or_write_by_hand() -> None:
-    async def stream(request: pb.StreamChatRequest, context: Any) -> AsyncIterator[pb.StreamChatResponse]:
-        with pytest.raises(grpc.aio.UsageError):
-            await context.write(streamed("a"))
-        with pytest.raises(grpc.aio.UsageError):
-            await context.read()
-        yield streamed("a")
-
-    _, stub = serve(StreamChat=stream)
-    assert text_of(await stub.StreamChat(stream_request()).read()) == "a"
-
-
-async def test_the_channel_is_always_ready_and_refuses_streamed_requests() -> None:
-    async with LocalChannel(LocalServer()) as channel:
-        assert channel.get_state() is grpc.ChannelConnectivity.READY
-        await channel.channel_ready()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-        with pytest.raises(grpc.aio.UsageError, match="/s/M streams its requests"):
-            channel.stream_stream("/s/M")()
-        with pytest.raises(grpc.aio.UsageError, match="/s/M streams its requests"):
-            channel.stream_unary("/s/M")()
-
-
-async def test_a_local_server_has_no_ports() -> None:
-    server: grpc.aio.Server = LocalServer()
-    with pytest.raises(grpc.aio.UsageError):
-        server.add_insecure_port("127.0.0.1:0")
-    with pytest.raises(grpc.aio.UsageError):
-        server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(b"", b"")]))

@@ -67,6 +67,13 @@ async def serving(transport: str, servicer: Servicer) -> AsyncIterator[Stub]:
         yield pb_grpc.ChatServiceStub(channel)
 
 
+def serve_locally(**methods: Any) -> tuple[LocalServer, Stub]:
+    """Serve a ChatService with the given methods within this process."""
+    server = LocalServer()
+    pb_grpc.add_ChatServiceServicer_to_server(scripted(**methods), server)
+    return server, pb_grpc.ChatServiceStub(LocalChannel(server))
+
+
 def complete_request(model: str = "m") -> pb.CompleteChatRequest:
     return pb.CompleteChatRequest(chat=chat_pb2.Chat(model=model))
 

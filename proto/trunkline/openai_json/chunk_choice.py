@@ -98,7 +98,7 @@ class ChoiceDecoder:
         logprobs = choice.get("logprobs")
         logprobs = {name: value for name, value in logprobs.items() if value} if type(logprobs) is dict else {}
         if type(delta) is dict and delta:
-            self._decode_delta(delta, logprobs, events)
+            self.decode_delta(delta, logprobs, events)
         if logprobs:  # of a tool call's tokens, or of another shape
             choice = {**choice, "other_logprobs": logprobs}
         self._report_extra(events_pb.EXTRA_SCOPE_CHOICE, choice, _READ_IN_CHOICE, self._extra, events)
@@ -144,7 +144,8 @@ class ChoiceDecoder:
             delta.logprobs.extend(logprobs)
         events.append(event)
 
-    def _decode_delta(self, delta: dict[str, Any], logprobs: dict[str, Any], events: _Events) -> None:
+    def decode_delta(self, delta: dict[str, Any], logprobs: dict[str, Any], events: _Events) -> None:
+        """Append the events of a delta; what `logprobs` has for it is taken out of there."""
         before = self._next_part, len(events)
         self._decode_reasoning(delta, events)
         content = delta.get("content")

@@ -13,7 +13,7 @@ from trunkline.inference.v1 import chat_event_pb2 as events_pb
 from trunkline.inference.v1 import chat_pb2 as pb
 from trunkline.openai_json.annotations import encode_annotations
 from trunkline.openai_json.chat_reply_encoder import needs_details
-from trunkline.openai_json.content_part import encode_content_part, encode_sound
+from trunkline.openai_json.content_part import encode_content_part
 from trunkline.openai_json.extras import merge_extra
 from trunkline.openai_json.finish_reason import encode_finish_reason, native_finish_reason
 from trunkline.openai_json.logprobs import encode_logprobs
@@ -141,7 +141,7 @@ class ChoiceEncoder:
         elif kind == "tool_call":
             yield self._delta(self._begin_call(part, begin.tool_call))
         elif kind == "audio":
-            yield from self._begin_audio(begin.audio)
+            yield from self._begin_audio(part, begin.audio)
         elif kind == "image":
             image = encode_content_part(begin, "images") or {}
             yield self._delta({"images": [{**image, "index": self._image_count}]})
@@ -185,7 +185,7 @@ class ChoiceEncoder:
         return [{**entry, "index": part.number + place} for place, entry in enumerate(entries)]
 
     def _end(self, part: _Part) -> Iterator[ChoiceMembers]:
-        if part.kind == "tool_call" and not part.text and part.begin.tool_call.kind in ("", "function"):
+        if part.kind == "tool_call" and not part.has_arguments and part.begin.tool_call.kind in ("", "function"):
             yield self._delta(_call_delta(part, "{}"))
         elif part.kind == "audio" and part.sound:
             yield self._delta({"audio": {"data": b64encode(part.sound).decode()}})
@@ -213,8 +213,7 @@ class ChoiceEncoder:
         return delta
 
     def _begin_call(self, part: _Part, call: pb.ToolCall) -> dict[str, Any]:
-        if call.arguments_json:
-            part.text.append(call.arguments_json)
+        part.has_arguments = bool(call.arguments_json)
         if call.is_legacy_function_call:
             return {"function_call": {"name": call.name, "arguments": call.arguments_json}}
         part.number = self._call_count
@@ -225,7 +224,7 @@ class ChoiceEncoder:
         begin = part.begin.tool_call
         has_news = bool(delta.signature) and not begin.is_legacy_function_call and not begin.signature
         if delta.arguments_json:
-            part.text.append("")
+            part.has_arguments = True
         elif not has_news:
             return
         more = _call_delta(part, delta.arguments_json)  # OpenAI's client wants the function's object in every fragment
@@ -233,9 +232,9 @@ class ChoiceEncoder:
             more["tool_calls"][0]["extra_content"] = wrap_signature(delta.signature)
         yield self._delta(more)
 
-    def _begin_audio(self, audio: pb.AudioPart) -> Iterator[ChoiceMembers]:
+    def _begin_audio(self, part: _Part, audio: pb.AudioPart) -> Iterator[ChoiceMembers]:
         value: dict[str, Any] = {"id": audio.id} if audio.HasField("id") else {}
-        data = encode_sound(audio)
+        data = part.take_sound(audio.data) or audio.data_base64
         if data:
             value["data"] = data
         if audio.transcript:
@@ -248,11 +247,9 @@ class ChoiceEncoder:
 
     def _audio(self, part: _Part, delta: events_pb.AudioDelta) -> Iterator[ChoiceMembers]:
         value: dict[str, Any] = {}
-        part.sound += delta.data
-        whole = len(part.sound) - len(part.sound) % 3  # so that the pieces joined are base64 as well
-        if whole:
-            value["data"] = b64encode(part.sound[:whole]).decode()
-            part.sound = part.sound[whole:]
+        data = part.take_sound(delta.data)
+        if data:
+            value["data"] = data
         if delta.transcript:
             value["transcript"] = delta.transcript
         if delta.HasField("expires_at_seconds"):
@@ -275,16 +272,25 @@ class ChoiceEncoder:
 class _Part:
     """An open part. `number` is its place in the list it is streamed into, -1 while it has none."""
 
-    __slots__ = ("begin", "encrypted", "kind", "number", "signature", "sound", "text")
+    __slots__ = ("begin", "encrypted", "has_arguments", "kind", "number", "signature", "sound", "text")
 
     def __init__(self, kind: str, begin: pb.Part) -> None:
         self.kind = kind
         self.begin = begin
         self.number = -1
+        self.has_arguments = False
         self.text: list[str] = []
         self.signature = ""
         self.encrypted = ""
         self.sound = b""
+
+    def take_sound(self, data: bytes) -> str:
+        """Return more sound in base64. A rest of fewer than three bytes waits, so that the pieces joined are base64."""
+        self.sound += data
+        whole = len(self.sound) - len(self.sound) % 3
+        encoded = b64encode(self.sound[:whole]).decode()
+        self.sound = self.sound[whole:]
+        return encoded
 
 
 def _call_delta(part: _Part, text: str) -> dict[str, Any]:

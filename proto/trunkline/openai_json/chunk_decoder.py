@@ -43,12 +43,12 @@ class ChunkDecoder:
 
     __slots__ = (
         "_choices",
-        "_constants",
         "_extra",
         "_is_complete",
-        "_keys",
+        "_last",
         "_mint",
         "_reply_id",
+        "_shape",
         "_started",
         "_usage",
         "_usage_data",
@@ -63,9 +63,8 @@ class ChunkDecoder:
         self._reply_id = ""
         self._usage: dict[str, Any] | None = None
         self._usage_data = b""
-        # The shape of the last chunk, with what has to be equal in the next for it to bring nothing but its delta.
-        self._keys: tuple[tuple[str, ...], tuple[str, ...]] | None = None
-        self._constants: tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, Any], ...]] = ((), ())
+        self._last: tuple[dict[str, Any], dict[str, Any]] | None = None  # the last chunk that was read in full
+        self._shape: _Shape | None = None  # made of it when it is first needed
 
     @property
     def is_complete(self) -> bool:
@@ -101,32 +100,44 @@ class ChunkDecoder:
         return events
 
     def _decode_plain(self, chunk: Any, events: list[ChatEvent]) -> bool:
-        """Take a chunk that brings text and nothing else, which nearly all do; False when it may bring more."""
-        keys = self._keys
-        if keys is None or type(chunk) is not dict or tuple(chunk) != keys[0] or chunk.get("usage") is not None:
+        """Take a chunk that brings a delta and nothing else, as nearly all do; False when it may bring more."""
+        if type(chunk) is not dict or not self._has_shape_of_last(chunk):
+            return False
+        choice = chunk["choices"][0]
+        delta, index = choice["delta"], choice["index"]
+        state = self._choices.get(index) if type(index) is int else None
+        if state is None or type(delta) is not dict:
+            return False
+        if state.text_part >= 0 and tuple(delta) in _PLAIN_DELTAS and type(delta["content"]) is str:
+            if delta["content"]:
+                state.add_text(delta["content"], events)
+        else:
+            state.decode_delta(delta, {}, events)
+        return True
+
+    def _has_shape_of_last(self, chunk: dict[str, Any]) -> bool:
+        """Whether a chunk has the members of the one before, equal but for those that vary, and one choice."""
+        shape = self._shape
+        if shape is None:
+            if self._last is None:
+                return False
+            shape = self._shape = _Shape(*self._last)
+        if chunk.get("usage") is not None or tuple(chunk) != shape.members:
             return False
         choices = chunk["choices"]
         if type(choices) is not list or len(choices) != 1:
             return False
         choice = choices[0]
-        if type(choice) is not dict or tuple(choice) != keys[1] or choice.get("finish_reason") is not None:
+        if type(choice) is not dict or tuple(choice) != shape.choice_members:
             return False
-        for name, value in self._constants[0]:
+        if choice.get("finish_reason") is not None or choice.get("logprobs") is not None:
+            return False
+        for name, value in shape.constants:
             if chunk[name] != value:
                 return False
-        for name, value in self._constants[1]:
+        for name, value in shape.choice_constants:  # noqa: SIM110 - all() over a generator costs as much as the rest
             if choice[name] != value:
                 return False
-        delta = choice["delta"]
-        if type(delta) is not dict or tuple(delta) not in _PLAIN_DELTAS or choice.get("logprobs") is not None:
-            return False
-        index = choice["index"]
-        state = self._choices.get(index) if type(index) is int else None
-        text = delta["content"]
-        if state is None or state.text_part < 0 or type(text) is not str:
-            return False
-        if text:
-            state.add_text(text, events)
         return True
 
     def _decode_chunk(self, chunk: Any, data: bytes, events: list[ChatEvent]) -> None:
@@ -154,7 +165,7 @@ class ChunkDecoder:
             self._decode_choice(choice, events)
         if not choices and self._choices:
             self._finish_choices(events)
-        self._remember_shape(chunk, choices)
+        self._remember(chunk, choices)
 
     def _start(self, chunk: dict[str, Any], events: list[ChatEvent]) -> None:
         started = events_pb.Started()
@@ -199,7 +210,9 @@ class ChunkDecoder:
     def _decode_choice(self, choice: Any, events: list[ChatEvent]) -> None:
         if type(choice) is not dict:
             raise malformed("a choice that is no object")
-        index = choice.get("index", 0)
+        index = choice.get("index")
+        if index is None:
+            index = 0
         if type(index) is not int or not 0 <= index < 2**31:
             raise malformed("a choice without a number")
         state = self._choices.get(index)
@@ -232,15 +245,22 @@ class ChunkDecoder:
             self._choices[index].finish(events)
         self._report_usage(events)
 
-    def _remember_shape(self, chunk: dict[str, Any], choices: list[Any]) -> None:
-        if len(choices) != 1 or "delta" not in choices[0] or "index" not in choices[0]:
-            return
-        choice = choices[0]
-        self._keys = (tuple(chunk), tuple(choice))
-        self._constants = (
-            tuple((name, value) for name, value in chunk.items() if name not in _VARYING),
-            tuple((name, value) for name, value in choice.items() if name not in _VARYING_IN_CHOICE),
-        )
+    def _remember(self, chunk: dict[str, Any], choices: list[Any]) -> None:
+        self._shape = None
+        is_usual = len(choices) == 1 and "delta" in choices[0] and "index" in choices[0]
+        self._last = (chunk, choices[0]) if is_usual else None
+
+
+class _Shape:
+    """The members of a chunk with one choice, and those whose values are the same in most chunks of a stream."""
+
+    __slots__ = ("choice_constants", "choice_members", "constants", "members")
+
+    def __init__(self, chunk: dict[str, Any], choice: dict[str, Any]) -> None:
+        self.members = tuple(chunk)
+        self.choice_members = tuple(choice)
+        self.constants = [(name, value) for name, value in chunk.items() if name not in _VARYING]
+        self.choice_constants = [(name, value) for name, value in choice.items() if name not in _VARYING_IN_CHOICE]
 
 
 _NO_NEWS: Final[tuple[Any, ...]] = (None, "", {}, [])
