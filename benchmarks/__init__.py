@@ -1,1 +1,1 @@
-"""`make bench`: what the gateway costs, on one core, with everything on. Benchmarks print figures; they are not tests."""
+"""`make bench`: what the gateway costs, on one core, with everything on. They print figures; they are not tests."""

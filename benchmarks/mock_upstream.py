@@ -1,7 +1,7 @@
 """A mock OpenAI-compatible upstream as cheap as Python allows: precomputed answers on a raw asyncio protocol.
 
-The model's name chooses the answer: "unary" one JSON body; "stream" 100 chunks, one write each; "hold" one chunk and then
-silence until the client leaves (for the memory of open streams). Run: python -m benchmarks.mock_upstream PORT
+The request chooses the answer: one JSON body; for a stream 100 chunks, one write each; for the model "hold" one
+chunk and then silence until the client leaves (for the memory of open streams). Run: python -m benchmarks.mock_upstream PORT
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def top_ten(pid: int, port: int, body: str, seconds: int = 6) -> list[tuple[floa
     if spy is None:
         return []
     with tempfile.NamedTemporaryFile(suffix=".txt") as out:
-        command = [spy, "record", "--native", "-p", str(pid), "-d", str(seconds), "-r", "200", "-f", "raw", "-o", out.name]
+        command = [spy, "record", "--native", "-p", str(pid), "-d", str(seconds), "-r", "200", "-f", "raw"]
+        command += ["-o", out.name]
         recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wrk(port, body, connections=16, seconds=seconds + 1)

@@ -53,7 +53,6 @@ def free_port() -> int:
 
 def body_of(model: str, *, stream: bool = False) -> str:
     """Return a request of about 300 bytes."""
-    system = "You are a helpful assistant that answers briefly and precisely."
     request: dict[str, object] = {
         "model": model,
         "messages": [
@@ -71,22 +70,20 @@ def body_of(model: str, *, stream: bool = False) -> str:
 @contextlib.contextmanager
 def process(command: list[str], core: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command pinned to a core; it is ended on the way out."""
-    log = tempfile.TemporaryFile()
-    child = subprocess.Popen(
-        ["taskset", "-c", core, *command], env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT
-    )
-    try:
-        yield child
-        if child.poll() is not None:
-            log.seek(0)
-            sys.stderr.write(log.read().decode(errors="replace"))
-    finally:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        child.kill()
-        child.wait()
-        log.close()
+    with tempfile.TemporaryFile() as log:
+        pinned = ["taskset", "-c", core, *command]
+        child = subprocess.Popen(pinned, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield child
+        finally:
+            if child.poll() is not None:
+                log.seek(0)
+                sys.stderr.write(log.read().decode(errors="replace"))
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10)
+            child.kill()
+            child.wait()
 
 
 def wait_until_answers(port: int, path: str, seconds: float = 20.0) -> None:

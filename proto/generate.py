@@ -1,4 +1,4 @@
-"""Generate the Python code of the contract beside each .proto file; `make gen` runs it, CI fails when it changes anything.
+"""Generate the Python code of the contract beside each .proto file; `make gen` runs it, CI fails on a change.
 
 Writes `_pb2.py` and `_pb2.pyi` for every file and `_pb2_grpc.py`/`.pyi` for files with a service only.
 """

@@ -27,9 +27,7 @@ def example(name: str) -> str:
 async def gateway(tmp_path: Path) -> AsyncIterator[tuple[GatewayProcess, int]]:
     """`trunkline serve` with no configuration, on ports of its own."""
     http_port, grpc_port = free_port(), free_port()
-    process = GatewayProcess(
-        "--port", str(http_port), "--grpc-port", str(grpc_port), http_port=http_port, cwd=tmp_path
-    )
+    process = GatewayProcess("--port", str(http_port), "--grpc-port", str(grpc_port), http_port=http_port, cwd=tmp_path)
     async with running(process):
         yield process, grpc_port
 
@@ -48,7 +46,8 @@ async def run(*command: str, stdin: str = "") -> str:
 def on_ports(code: str, gateway: tuple[GatewayProcess, int]) -> str:
     """Return the example with the default ports replaced by the gateway's."""
     process, grpc_port = gateway
-    return code.replace("127.0.0.1:4000", f"127.0.0.1:{process.http_port}").replace("127.0.0.1:4001", f"127.0.0.1:{grpc_port}")
+    code = code.replace("127.0.0.1:4000", f"127.0.0.1:{process.http_port}")
+    return code.replace("127.0.0.1:4001", f"127.0.0.1:{grpc_port}")
 
 
 async def test_the_curl_example_streams_to_done(gateway: tuple[GatewayProcess, int]) -> None:
@@ -69,7 +68,7 @@ async def test_the_configuration_example_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "trunkline.yaml"
     path.write_text(example("config"))
     command = (sys.executable, "-m", "trunkline_cli.main", "check", str(path))
-    keys = {"TRUNKLINE_MASTER_KEY": "sk-0123456789abcdef", "OPENAI_API_KEY": "sk-x", "GROQ_API_KEY": "gsk-x", "ANTHROPIC_API_KEY": "sk-y"}
+    keys = {"TRUNKLINE_MASTER_KEY": "sk-0123456789abcdef", "OPENAI_API_KEY": "sk-x1", "ANTHROPIC_API_KEY": "sk-y1"}
     out = await run("env", *(f"{name}={value}" for name, value in keys.items()), *command)
     assert "gpt-4o" in out
     assert "claude" in out

@@ -60,8 +60,8 @@ class Config(StrictModel):
     auth: AuthConfig = AuthConfig()
     peers: PeersConfig = PeersConfig()
     log: LogConfig = LogConfig()
-    providers: dict[str, ProviderEntry] = {}
-    models: dict[str, ModelEntry] = {}
+    providers: dict[str, ProviderEntry] = Field(default_factory=dict)
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
     usage: UsageConfig = UsageConfig()
 
     @property

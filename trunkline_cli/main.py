@@ -1,4 +1,4 @@
-"""The `trunkline` command. Each command parses its options, calls one function and maps its errors to an exit status."""
+"""The `trunkline` command. Each command parses its options, calls one function and exits with its status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Part(StrEnum):
 
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file (YAML).")]
-KeyOption = Annotated[str, typer.Option("--key", envvar="TRUNKLINE_API_KEY", help="What to present as the caller's key.")]
+KeyOption = Annotated[str, typer.Option("--key", envvar="TRUNKLINE_API_KEY", help="The caller's key.")]
 
 
 @app.command()
@@ -104,7 +104,7 @@ def usage(
     config: ConfigOption = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many records.")] = 20,
     model: Annotated[str, typer.Option(help="Only of this model.")] = "",
-    address: Annotated[str | None, typer.Option(help="gRPC address of a gateway; else the ledger on this disk.")] = None,
+    address: Annotated[str | None, typer.Option(help="gRPC address of a gateway. Else: this disk.")] = None,
     key: KeyOption = "anonymous",
 ) -> None:
     """Show the latest usage records."""

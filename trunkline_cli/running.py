@@ -1,10 +1,11 @@
-"""Runs what `serve` asks for: one process, or a supervisor with its workers. Errors of the start are one line, exit 1."""
+"""Runs what `serve` asks for: one process, or a supervisor with its workers. A start that fails is one line, exit 1."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import resource
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -29,6 +30,7 @@ def run_service(part: str, options: StartOptions) -> int:
     try:
         config = options.load(environ)
         configure_logging(config.log.level)
+        _raise_file_limit()
         if part == "all" and options.workers > 1:
             return run(lambda stop: _supervise(stop, config, options))
         return run(lambda stop: _run_part(stop, part, config, environ, options))
@@ -45,15 +47,13 @@ async def _run_part(
     try:
         match part:
             case "router":
-                return await serve.serve_router(
-                    stop, config, environ, listen=options.listen, slot=options.slot or "router"
-                )
+                return await serve.serve_router(stop, config, listen=options.listen, slot=options.slot or "router")
             case "providers":
                 return await serve.serve_providers(stop, config, environ, listen=options.listen)
             case "usage":
-                return await serve.serve_usage(stop, config, environ, listen=options.listen)
+                return await serve.serve_usage(stop, config, listen=options.listen)
             case "http":
-                return await serve.serve_http(stop, config, environ, announce=_announcer(config, quiet=True))
+                return await serve.serve_http(stop, config, announce=_announcer(config, quiet=True))
             case _:
                 return await serve.serve_all(
                     stop,
@@ -82,6 +82,13 @@ async def _supervise(stop: asyncio.Event, config: Config, options: StartOptions)
     return await supervise(ledger, workers, stopping=stop, grace_seconds=config.drain_seconds)
 
 
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system does: each stream holds two sockets, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _announcer(config: Config, *, quiet: bool) -> serve.Announce:
     def announce(http_port: int, grpc_port: int) -> None:
         # What start-up made lives as long as the process: no collection need look at it again.
@@ -102,12 +109,12 @@ def _greet(config: Config, http_port: int, grpc_port: int) -> None:
         lines.append("There is no master key: only this machine is served, and any bearer is accepted.")
     else:
         authorization = "  -H 'authorization: Bearer '\"$TRUNKLINE_MASTER_KEY\" \\\n"
+    body = '{"model": "demo/echo", "stream": true, "messages": [{"role": "user", "content": "Hello there"}]}'
     lines += [
         f"Try it (http://{host}:{http_port}/docs shows the rest):",
         "",
         f"curl -sN http://{host}:{http_port}/v1/chat/completions -H 'content-type: application/json' \\",
-        f'{authorization}  -d \'{{"model": "demo/echo", "stream": true, '
-        '"messages": [{"role": "user", "content": "Hello there"}]}\'',
+        f"{authorization}  -d '{body}'",
         "",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -20,10 +20,12 @@ from gateway_http.app import create_app
 from gateway_http.server import HttpServer
 from services.providers import server as providers_server
 from services.router import server as router_server
+from services.router.config import RouterConfig
 from services.runtime.channel import BearerChannel, open_channel
 from services.runtime.config import ConfigError, Secret
 from services.runtime.drain import Drain
 from services.runtime.interceptors import Authorize, Metadata, instrument, require_bearer
+from services.runtime.journal import JournalBusyError
 from services.runtime.local import LocalChannel, LocalServer
 from services.runtime.metrics import Metrics, MetricsPublisher
 from services.runtime.serve import GrpcServer, Service
@@ -34,6 +36,8 @@ from trunkline_cli.config import Config, check_exposure, router_config
 __all__ = ["serve_all", "serve_http", "serve_providers", "serve_router", "serve_usage", "stop_with_stdin"]
 
 _LOG: Final = logging.getLogger("trunkline")
+
+_BUSY_JOURNAL_SECONDS: Final = 0.2
 
 Announce = Callable[[int, int], None]
 """Told the HTTP and the gRPC port once calls are taken."""
@@ -90,6 +94,27 @@ class _Lives:
             await self._started.pop().close()
 
 
+async def _register_router(
+    stop: asyncio.Event,
+    server: grpc.aio.Server,
+    config: RouterConfig,
+    *,
+    providers: grpc.aio.Channel,
+    usage: grpc.aio.Channel,
+    metrics: Metrics,
+) -> router_server.RouterService:
+    """Register a router, waiting for a process that still drains with this journal, as after a supervisor's death."""
+    while True:
+        try:
+            return await router_server.register(server, config, providers=providers, usage=usage, metrics=metrics)
+        except JournalBusyError:
+            _LOG.warning("the journal is in use by a process that has not ended yet")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _BUSY_JOURNAL_SECONDS)
+        if stop.is_set():
+            raise ConfigError("data_dir", "the journal is in use by another process")
+
+
 async def serve_all(
     stop: asyncio.Event,
     config: Config,
@@ -128,11 +153,13 @@ async def serve_all(
             instrument(local, service="providers"), config.providers_config(), environment=environment
         )
         await lives.start(providers)
-        router = await router_server.register(
+        router = await _register_router(
+            stop,
             instrument(local, service="router"),
             router_config(config, journal_slot=slot),
             providers=channel,
             usage=usage_channel,
+            metrics=metrics,
         )
         router.add_to(grpc_server.registrar("router"))
         await lives.start(router)
@@ -159,9 +186,7 @@ async def _serve_grpc(stop: asyncio.Event, config: Config, server: GrpcServer, l
     return 0
 
 
-async def serve_router(
-    stop: asyncio.Event, config: Config, environment: Mapping[str, str], *, listen: str | None, slot: str = "router"
-) -> int:
+async def serve_router(stop: asyncio.Event, config: Config, *, listen: str | None, slot: str = "router") -> int:
     """Run a router alone; providers and usage are where `peers` says."""
     address = listen or config.peers.router
     check_exposure(_host(address), config.auth.master_key, where="peers.router", needs="auth.master_key")
@@ -170,11 +195,13 @@ async def serve_router(
     usage = _open_peer(config.peers.usage, config.auth.internal_key)
     async with providers, usage:
         try:
-            router = await router_server.register(
+            router = await _register_router(
+                stop,
                 server.registrar("router"),
                 router_config(config, journal_slot=slot),
                 providers=providers,
                 usage=usage,
+                metrics=_metrics(config, shared=False),
             )
             await lives.start(router)
         except BaseException:
@@ -191,13 +218,11 @@ async def serve_providers(
     check_exposure(_host(address), config.auth.internal_key, where="peers.providers", needs="auth.internal_key")
     server, lives = GrpcServer([address]), _Lives()
     registrar = server.registrar("providers", _authorize_any(config.auth.internal_key))
-    await lives.start(
-        providers_server.register(registrar, config.providers_config(), environment=environment)
-    )
+    await lives.start(providers_server.register(registrar, config.providers_config(), environment=environment))
     return await _serve_grpc(stop, config, server, lives, address)
 
 
-async def serve_usage(stop: asyncio.Event, config: Config, environment: Mapping[str, str], *, listen: str | None) -> int:
+async def serve_usage(stop: asyncio.Event, config: Config, *, listen: str | None) -> int:
     """Run the usage service alone: the only process that writes the ledger."""
     address = listen or config.peers.usage
     check_exposure(_host(address), config.auth.internal_key, where="peers.usage", needs="auth.internal_key")
@@ -210,9 +235,7 @@ async def serve_usage(stop: asyncio.Event, config: Config, environment: Mapping[
     return await _serve_grpc(stop, config, server, lives, address)
 
 
-async def serve_http(
-    stop: asyncio.Event, config: Config, environment: Mapping[str, str], *, announce: Announce
-) -> int:
+async def serve_http(stop: asyncio.Event, config: Config, *, announce: Announce) -> int:
     """Run the HTTP front alone, before the router at `peers.router`."""
     check_exposure(config.http.host, config.auth.master_key, where="http.host", needs="auth.master_key")
     drain = Drain()

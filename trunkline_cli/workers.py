@@ -55,7 +55,7 @@ async def _keep_alive(child: Child, stopping: asyncio.Event) -> int:
         if not ran_well and status != 0:
             return status  # a configuration that cannot start will not start by trying again
         backoff = 0.0 if lived >= _HEALTHY_AFTER_SECONDS else min(_MAX_BACKOFF_SECONDS, backoff * 2 + 0.05)
-        _LOG.error("process ended, starting it again", extra={"process": child.name, "status": status})
+        _LOG.error("process ended, starting it again", extra={"worker": child.name, "code": status})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), backoff)
     return 0
@@ -76,9 +76,7 @@ async def _end(children: Sequence[Child], grace_seconds: float) -> None:
             await asyncio.wait(late)
 
 
-async def supervise(
-    first: Child, workers: Sequence[Child], *, stopping: asyncio.Event, grace_seconds: float
-) -> int:
+async def supervise(first: Child, workers: Sequence[Child], *, stopping: asyncio.Event, grace_seconds: float) -> int:
     """Keep the children alive until `stopping`; then drain the workers, and `first` (the ledger) after them.
 
     Returns 0, or the exit status of a child that could not start.

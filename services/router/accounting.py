@@ -20,6 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.router.attempt import Attempts
 from services.router.meter import AnswerMeter, settle_usage
+from services.router.record_metrics import RecordMetrics
 from services.router.routes import Deployment
 from services.runtime.journal import JournalError
 from trunkline.errors import GatewayError
@@ -33,6 +34,8 @@ __all__ = ["Accounting", "RecordJournal", "RequestAccount"]
 _LOG = logging.getLogger(__name__)
 
 _NANOS: Final = 1_000_000_000
+
+_OPERATION: Final = "chat"
 
 _NOBODY: Final = Deployment(name="", model="", provider="", catalog="", upstream_model="", weight=0.0)
 
@@ -56,8 +59,9 @@ class RecordJournal(Protocol):
 class Accounting:
     """Writes the records of requests to the journal."""
 
-    def __init__(self, journal: RecordJournal) -> None:
+    def __init__(self, journal: RecordJournal, metrics: RecordMetrics) -> None:
         self._journal = journal
+        self.metrics = metrics
         self._unwritten: list[bytes] = []
         self._counter = itertools.count()
         # Tells processes apart that share a millisecond and a count.
@@ -172,6 +176,7 @@ class RequestAccount:
         self._first_content = time.monotonic()
 
     def __enter__(self) -> Self:
+        self._accounting.metrics.begin(_OPERATION, self._chat.model)
         return self
 
     def __exit__(
@@ -215,7 +220,7 @@ class RequestAccount:
             request_id=self.request_id,
             key_id=self._key_id,
             labels=self._labels,
-            operation="chat",
+            operation=_OPERATION,
             streamed=self._streamed,
             model=self._chat.model,
             deployment=last.name,
@@ -233,6 +238,8 @@ class RequestAccount:
         if usage is not None:
             record.usage.CopyFrom(usage)
         self._set_times(record, now)
+        first = None if self._first_content is None else self._first_content - self._start
+        self._accounting.metrics.end(record, now - self._start, first)
         self._accounting.write(record)
 
     def _set_times(self, record: UsageRecord, now: float) -> None:

@@ -16,12 +16,14 @@ from services.router.deployment_service import DeploymentService
 from services.router.model_service import ModelService
 from services.router.offered_models import OfferedModels
 from services.router.provider_directory import load_providers
+from services.router.record_metrics import RecordMetrics
 from services.router.route_source import RouteSource
 from services.router.routes import RouteTable
 from services.router.shipping import RecordShipping
 from services.router.usage_sender import UsageSender
 from services.runtime.config import ConfigError
 from services.runtime.journal import open_journal
+from services.runtime.telemetry import Metrics
 from trunkline.providers.v1 import inference_service_pb2_grpc, provider_service_pb2_grpc
 from trunkline.router.v1 import chat_service_pb2_grpc, deployment_service_pb2_grpc, model_service_pb2_grpc
 from trunkline.usage.v1 import usage_service_pb2_grpc
@@ -33,7 +35,13 @@ class RouterService:
     """A router. `start` it before it is called and `close` it after the servers it was added to have stopped."""
 
     def __init__(
-        self, config: RouterConfig, *, providers: grpc.aio.Channel, usage: grpc.aio.Channel, draw: Callable[[], float]
+        self,
+        config: RouterConfig,
+        *,
+        providers: grpc.aio.Channel,
+        usage: grpc.aio.Channel,
+        metrics: Metrics,
+        draw: Callable[[], float],
     ) -> None:
         self._config = config
         self._provider_stub = provider_service_pb2_grpc.ProviderServiceStub(providers)
@@ -42,7 +50,9 @@ class RouterService:
         journal = open_journal(kept.directory, kept.slot, sync=kept.sync, max_total_bytes=kept.max_bytes)
         sender = UsageSender(usage_service_pb2_grpc.UsageServiceStub(usage))
         self._shipping = RecordShipping(journal, sender, kept.directory)
-        self._accounting = Accounting(journal)
+        self._accounting = Accounting(journal, RecordMetrics(metrics))
+        metrics.gauge("journal_records", "Usage records the ledger does not have yet.", lambda: journal.pending_records)
+        metrics.gauge("journal_bytes", "Disk space of the journal.", lambda: journal.stats().pending_bytes)
         self._offered = OfferedModels(self._provider_stub)
         admission = Admission(config.auth)
         self._chat_service = ChatService(
@@ -97,12 +107,15 @@ async def register(
     *,
     providers: grpc.aio.Channel,
     usage: grpc.aio.Channel,
+    metrics: Metrics | None = None,
     draw: Callable[[], float] = random.random,
 ) -> RouterService:
     """Make a router of a configuration and register it on a server. Raises JournalError when it cannot keep records.
 
-    `providers` and `usage` lead to those services. `draw` gives random numbers in [0, 1).
+    `providers` and `usage` lead to those services. `metrics` is told of every request and attempt. `draw` gives random
+    numbers in [0, 1).
     """
-    router = RouterService(config, providers=providers, usage=usage, draw=draw)
+    metrics = metrics or Metrics(models=config.models, deployments=())
+    router = RouterService(config, providers=providers, usage=usage, metrics=metrics, draw=draw)
     router.add_to(server)
     return router

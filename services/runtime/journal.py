@@ -289,7 +289,8 @@ def open_journal(root: Path, slot: str, *, sync: SyncMode = "interval", max_tota
 def open_orphans(root: Path) -> list[Journal]:
     """Open the journals below `root` that no living process owns and that hold records, to be shipped and closed.
 
-    Those that hold none are removed. Call it after `open_journal`. Raises JournalError when one cannot be read.
+    Those that hold none are removed; one that cannot be read is reported and left as it is. Call it after
+    `open_journal`.
     """
     return list(_orphans(root))
 
@@ -300,6 +301,9 @@ def _orphans(root: Path) -> Iterator[Journal]:
         try:
             journal = Journal(directory, sync="none")
         except JournalBusyError:
+            continue
+        except JournalError as error:
+            _LOG.error("journal left behind cannot be read", extra={"path": str(directory), "reason": str(error)})
             continue
         if journal.pending_records:
             yield journal

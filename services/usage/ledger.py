@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.sql import Select
 
 from services.usage.ledger_queries import Dimension, Filters, PageKey, Summary, list_query, summary_query
@@ -31,6 +32,7 @@ from services.usage.ledger_schema import METADATA, SCHEMA_VERSION, USAGE_RECORD,
 __all__ = ["Ledger", "LedgerError"]
 
 _BUSY_SECONDS: Final = 5.0
+_BUSY_PAUSE_SECONDS: Final = 0.02
 _READERS: Final = 2
 
 _Result = TypeVar("_Result")
@@ -95,8 +97,21 @@ class Ledger:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(f"the ledger {self._path} cannot be opened: {error}") from error
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._create_tables()
+            except OperationalError as error:
+                # Where two open a new file at once, one is told at once that it is locked: SQLite does not wait while
+                # the other switches to WAL.
+                busy = getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > give_up:
+                    raise
+                time.sleep(_BUSY_PAUSE_SECONDS)
+
+    def _create_tables(self) -> None:
         with self._write_engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # so that two that start at once take turns
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             METADATA.create_all(connection)
             self._check_version(connection)
 

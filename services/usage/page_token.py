@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Final
 
 import msgspec
 
 from services.usage.ledger_queries import PageKey
 
 __all__ = ["decode_page_token", "encode_page_token"]
+
+_MAX_TIME_US: Final = 2**63 - 1
+_REASON: Final = "it is not one that a list returned"
 
 
 def encode_page_token(key: PageKey) -> str:
@@ -23,5 +27,7 @@ def decode_page_token(token: str) -> PageKey:
         data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         start_time_us, record_id = msgspec.json.decode(data, type=tuple[int, str])
     except (binascii.Error, UnicodeEncodeError, msgspec.MsgspecError) as error:
-        raise ValueError("it is not one that a list returned") from error
+        raise ValueError(_REASON) from error
+    if abs(start_time_us) > _MAX_TIME_US:
+        raise ValueError(_REASON)
     return PageKey(start_time_us=start_time_us, record_id=record_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -81,3 +82,19 @@ def test_the_public_names_are_these() -> None:
         "mint_call_id",
         "parse_openai_error",
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"a":' + b"[" * 4_000_000 + b"]" * 4_000_000 + b"}", "more than 1000000 arrays"),
+        (b'{"a":[' + b'"",' * 1_000_100 + b"{}]}" + b"[" * 101, "more than 1000000 strings"),
+        (b'{"a":[' + (b"[" * 90 + b"]" * 90 + b",") * 20_000 + b"[]]}", "more than 1000000 arrays"),
+    ],
+    ids=["deep", "strings", "chains"],
+)
+def test_a_body_made_to_take_long_is_refused_quickly(body: bytes, message: str) -> None:
+    begun = time.perf_counter()
+    with pytest.raises(GatewayError, match=message):
+        decode_document(body)
+    assert time.perf_counter() - begun < 2.0  # 13 s before there was a bound

@@ -11,8 +11,10 @@ import pytest
 
 from services.router.accounting import Accounting, RequestAccount
 from services.router.attempt import Attempt, Attempts
+from services.router.record_metrics import RecordMetrics
 from services.router.routes import Deployment, Group, Plan
 from services.runtime.journal import Journal
+from services.runtime.telemetry import Metrics
 from tests.router.scripted import TIMEOUT, TRUNCATED, closing, delta, make_chat, make_usage, opening
 from trunkline.errors import GatewayError
 from trunkline.errors.v1 import error_reason_pb2
@@ -63,7 +65,7 @@ ENDS: dict[str, tuple[Callable[[], None], str, str]] = {
 async def test_each_end_leaves_one_record(end: tuple[Callable[[], None], str, str], tmp_path: Path) -> None:
     finish, outcome, reason = end
     journal = Journal(tmp_path / "journal")
-    account = open_account(Accounting(journal))
+    account = open_account(Accounting(journal, RecordMetrics(Metrics())))
     await begin(account)
     if reason:
         with pytest.raises(BaseException), account:  # noqa: B017, PT011  # whatever it is passes through
@@ -82,7 +84,7 @@ async def test_each_end_leaves_one_record(end: tuple[Callable[[], None], str, st
 
 async def test_a_cancellation_at_the_deadline_is_a_timeout(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    account = open_account(Accounting(journal), seconds=0.001)
+    account = open_account(Accounting(journal, RecordMetrics(Metrics())), seconds=0.001)
     await begin(account)
     with pytest.raises(asyncio.CancelledError), account:
         raise asyncio.CancelledError
@@ -134,7 +136,7 @@ async def test_what_is_recorded_as_used(
     reported: TokenUsage | None, content: int, error: GatewayError | None, expected: TokenUsage | None, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path / "journal")
-    account = open_account(Accounting(journal))
+    account = open_account(Accounting(journal, RecordMetrics(Metrics())))
     await begin(account)
     account.meter.observe(opening())
     if reported is not None:
@@ -156,7 +158,7 @@ async def test_what_is_recorded_as_used(
 
 async def test_the_reported_message_is_not_changed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    account = open_account(Accounting(journal))
+    account = open_account(Accounting(journal, RecordMetrics(Metrics())))
     await begin(account)
     event = closing(make_usage(100, 1))[-1]
     account.meter.observe([*opening(), *delta("x" * 400), event])
@@ -179,7 +181,7 @@ async def test_when_the_journal_is_full_the_request_fails_and_no_other_is_taken_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(tmp_path / "journal", max_total_bytes=600)
-    accounting = Accounting(journal)
+    accounting = Accounting(journal, RecordMetrics(Metrics()))
     with pytest.raises(GatewayError) as raised:
         await answer_until_it_fails(accounting)
     assert raised.value.reason == error_reason_pb2.ERROR_REASON_SERVICE_UNAVAILABLE
@@ -199,7 +201,7 @@ async def test_when_the_journal_is_full_the_request_fails_and_no_other_is_taken_
 
 async def test_a_full_journal_does_not_hide_the_requests_own_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", max_total_bytes=1)
-    account = open_account(Accounting(journal))
+    account = open_account(Accounting(journal, RecordMetrics(Metrics())))
     with pytest.raises(GatewayError) as raised, account:
         raise BROKEN
     assert raised.value is BROKEN
@@ -208,7 +210,7 @@ async def test_a_full_journal_does_not_hide_the_requests_own_error(tmp_path: Pat
 
 async def test_what_could_never_be_written_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(tmp_path / "journal", max_total_bytes=1)
-    accounting = Accounting(journal)
+    accounting = Accounting(journal, RecordMetrics(Metrics()))
     with pytest.raises(GatewayError), open_account(accounting):
         pass
     accounting.close()
@@ -218,7 +220,7 @@ async def test_what_could_never_be_written_is_told_at_the_end(tmp_path: Path, ca
 
 def test_record_ids_are_unique_and_sort_by_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    accountings = [Accounting(journal), Accounting(journal)]
+    accountings = [Accounting(journal, RecordMetrics(Metrics())), Accounting(journal, RecordMetrics(Metrics()))]
     ids = [one.mint_record_id(number * 1_000_000) for number in range(100) for one in accountings]
     assert len(set(ids)) == 200
     assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)

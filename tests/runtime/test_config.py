@@ -18,7 +18,7 @@ class Inner(StrictModel):
 
 class Outer(StrictModel):
     name: str
-    parts: list[Inner] = []
+    parts: tuple[Inner, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_references_are_resolved_wherever_a_scalar_may_stand(text: str, expected
         ("a: [1, {b: ${NOPE}}]", "a[1].b", "the environment has no NOPE"),
         ("a: 1\na: 2", "f", "'a' is given twice"),
         ("- 1", "f", "must be a mapping"),
-        ("a: [", "f", "line 1"),
+        ("a: [", "f", "did not find expected node content"),
         ("a: \ue0000\ue001", "f", "private-use"),
         ("a: !!python/object/apply:os.system [x]", "f", "could not determine a constructor"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.runtime.journal import Journal, JournalBusyError, JournalError, open_journal, open_orphans
-from services.runtime.journal_segment import FRAME_OVERHEAD
+from services.runtime.journal_segment import FRAME_OVERHEAD, segment_name
 
 
 @pytest.fixture
@@ -301,6 +301,17 @@ def test_a_slot_that_a_neighbour_has_adopted_opens_a_sibling(tmp_path: Path) -> 
     (orphan,) = open_orphans(tmp_path)
     assert orphan.directory.name == "0.1"
     orphan.release_directory()
+
+
+def test_an_orphan_that_cannot_be_read_is_reported_and_keeps_nobody_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "lock").touch()
+    (tmp_path / "0" / segment_name(0, 1)).mkdir()
+    assert open_orphans(tmp_path) == []
+    assert "cannot be read" in caplog.text
+    assert (tmp_path / "0").exists()
 
 
 def test_no_root_means_no_orphans(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.runtime.journal_segment import (
@@ -47,6 +47,7 @@ def test_a_segment_name_tells_its_base_and_mark() -> None:
         assert parse_segment_name(name) is None
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records_lists)
 def test_what_was_framed_is_taken_back(records: list[bytes]) -> None:
     data = b"".join(frames(records))
@@ -55,6 +56,7 @@ def test_what_was_framed_is_taken_back(records: list[bytes]) -> None:
     assert scan(data, 0, MARK).records == len(records)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records_lists, st.data())
 def test_a_cut_loses_only_the_record_it_goes_through(records: list[bytes], data: st.DataObject) -> None:
     framed = frames(records)
@@ -74,6 +76,7 @@ def test_a_cut_loses_only_the_record_it_goes_through(records: list[bytes], data:
     assert is_unfinished(whole[end:cut], MARK)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records_lists, st.data())
 def test_a_changed_byte_loses_only_the_record_it_is_in(records: list[bytes], data: st.DataObject) -> None:
     framed = frames(records)
@@ -88,11 +91,13 @@ def test_a_changed_byte_loses_only_the_record_it_is_in(records: list[bytes], dat
     assert scan(bytes(whole), 0, MARK).records == len(records) - 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records_lists, st.binary(max_size=80))
 def test_rubbish_behind_the_records_invents_none(records: list[bytes], rubbish: bytes) -> None:
     assert read_all(b"".join(frames(records)) + rubbish) == records
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=400))
 def test_rubbish_alone_holds_no_record(rubbish: bytes) -> None:
     assert scan(rubbish, 0, MARK).records == 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.usage.ledger_row import Row, check_record, decode_record, encode_record
@@ -16,6 +16,21 @@ from services.usage.pricing import MAX_COUNT
 from tests.usage.records import make_record
 from trunkline.inference.v1.usage_pb2 import TokenUsage
 from trunkline.usage.v1 import usage_service_pb2 as pb
+
+TEXT_FIELDS = [
+    "request_id",
+    "key_id",
+    "operation",
+    "model",
+    "deployment",
+    "provider",
+    "catalog",
+    "upstream_model",
+    "reply_id",
+    "service_tier",
+    "error_reason",
+    "finish_reason",
+]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 durations = st.integers(0, 10**15).map(lambda us: Duration(seconds=us // 10**6, nanos=us % 10**6 * 1000))
@@ -30,23 +45,7 @@ usages = st.builds(
 records = st.builds(
     pb.UsageRecord,
     record_id=texts.filter(bool),
-    **dict.fromkeys(
-        [
-            "request_id",
-            "key_id",
-            "operation",
-            "model",
-            "deployment",
-            "provider",
-            "catalog",
-            "upstream_model",
-            "reply_id",
-            "service_tier",
-            "error_reason",
-            "finish_reason",
-        ],
-        texts,
-    ),
+    **dict.fromkeys(TEXT_FIELDS, texts),
     labels=st.dictionaries(texts, texts, max_size=3),
     streamed=st.booleans(),
     usage=st.none() | usages,
@@ -65,6 +64,7 @@ def columns(row: Row) -> dict[str, Any]:
     return dict(zip((column.name for column in USAGE_RECORD.columns), row, strict=True))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records, st.none() | st.integers(0, 10**16))
 def test_a_record_is_read_back_equal(record: pb.UsageRecord, cost: int | None) -> None:
     assert check_record(record) is None

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.usage.pricing import MAX_COUNT, Rate, Rates, cost_nano_usd, split_tokens, upstream_cost_nano_usd
@@ -183,6 +183,7 @@ COUNT_FIELDS = [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(COUNT_FIELDS, counts)))
 def test_classes_are_disjoint_and_add_up_whatever_was_reported(reported: dict[str, Any]) -> None:
     usage = TokenUsage(**reported)
@@ -194,6 +195,7 @@ def test_classes_are_disjoint_and_add_up_whatever_was_reported(reported: dict[st
         assert sum(parts) == (total if 0 <= total <= MAX_COUNT else 0)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(COUNT_FIELDS, counts)))
 def test_one_rate_for_all_costs_the_same_however_it_is_split(reported: dict[str, Any]) -> None:
     usage = TokenUsage(**reported)

@@ -5,6 +5,7 @@ The one rule: nothing recurses before the depth is known, so no document can exh
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ __all__ = ["DEFAULT_MAX_DEPTH", "decode_document", "decode_upstream", "nests_dee
 DEFAULT_MAX_DEPTH: Final = 100
 
 _ROUND: Final = bytes.maketrans(b"[{]}", b"(())")
+_STEP: Final = tuple(1 if byte == ord("(") else -1 for byte in range(256))
+_MAX_VALUES: Final = 1_000_000
 _NOT_STRUCTURE: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
 
@@ -50,18 +53,21 @@ def decode_upstream(body: bytes) -> Any:
 
 
 def nests_deeper(body: bytes, limit: int) -> bool:
-    """Whether arrays and objects of a JSON text nest deeper than `limit`. Malformed text may give either answer."""
+    """Whether arrays and objects of a JSON text nest deeper than `limit`. Malformed text may give either answer.
+
+    Raises INVALID_REQUEST for a text of more strings, arrays and objects than any request has: reading those would hold
+    up everyone else's requests. Takes time linear in the text, 0.2 s for the worst one of 32 MiB.
+    """
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
     # Escapes go first, so that each quotation mark left opens or closes a string; then everything between is dropped.
     marks = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_ROUND, _NOT_STRUCTURE)
+    if marks.count(b'"') > 2 * _MAX_VALUES:
+        raise _invalid(f"The body holds more than {_MAX_VALUES} strings.")
     brackets = b"".join(marks.split(b'"')[::2])
-    for _ in range(limit):
-        shorter = brackets.replace(b"()", b"")
-        if len(shorter) == len(brackets):
-            break
-        brackets = shorter
-    return b"(" in brackets
+    if len(brackets) > 2 * _MAX_VALUES:
+        raise _invalid(f"The body holds more than {_MAX_VALUES} arrays and objects.")
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > limit
 
 
 def _fault(error: msgspec.DecodeError) -> str:
