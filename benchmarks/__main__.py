@@ -21,6 +21,7 @@ from benchmarks.rig import (
     LOAD_CORE,
     Load,
     body_of,
+    cpu_seconds,
     free_port,
     gateway_config,
     process,
@@ -54,6 +55,7 @@ def _median(loads: list[Load]) -> Load:
         p50_ms=statistics.median(load.p50_ms for load in loads),
         p99_ms=statistics.median(load.p99_ms for load in loads),
         failed=failed,
+        requests=sum(load.requests for load in loads),
     )
 
 
@@ -61,29 +63,34 @@ def _section(title: str) -> None:
     print(f"\n{title}")
 
 
-def bench_unary(port: int, upstream: int, rounds: int, seconds: float) -> None:
+def bench_unary(port: int, pid: int, upstream: int, rounds: int, seconds: float) -> None:
     """Print requests/s and added latency at 1, 16 and 128 connections."""
-    _section("unary chat completion    requests/s   added p50 ms   added p99 ms   failed")
+    _section("unary chat completion    requests/s   CPU us   added p50 ms   added p99 ms   failed")
     for connections in (1, 16, 128):
-        direct, through = [], []
+        direct, through, cpu = [], [], 0.0
         for _ in range(rounds):
             direct.append(wrk(upstream, body_of("unary"), connections=connections, seconds=seconds / 2))
+            before = cpu_seconds(pid)
             through.append(wrk(port, body_of("unary"), connections=connections, seconds=seconds))
+            cpu += cpu_seconds(pid) - before
         bare, ours = _median(direct), _median(through)
         added_p50, added_p99 = ours.p50_ms - bare.p50_ms, ours.p99_ms - bare.p99_ms
         print(
-            f"  {connections:>4} connections       {ours.per_second:>11,.0f}   {added_p50:>12.2f}"
+            f"  {connections:>4} connections       {ours.per_second:>11,.0f}   {cpu / ours.requests * 1e6:>6.0f}   {added_p50:>12.2f}"
             f"   {added_p99:>12.2f}   {ours.failed:>6}"
         )
 
 
-def bench_streams(port: int, upstream: int, rounds: int, seconds: float) -> None:
+def bench_streams(port: int, pid: int, upstream: int, rounds: int, seconds: float) -> None:
     """Print streamed tokens/s and the added time to the first token."""
     body = body_of("stream", stream=True)
-    _section(f"streams of {CHUNKS} chunks, one write each        tokens/s   failed")
+    _section(f"streams of {CHUNKS} chunks, one write each        tokens/s   CPU us   failed")
     for connections in (16, 128):
+        before = cpu_seconds(pid)
         load = _median([wrk(port, body, connections=connections, seconds=seconds) for _ in range(rounds)])
-        print(f"  {connections:>4} connections                  {load.per_second * CHUNKS:>14,.0f}   {load.failed:>6}")
+        cpu = (cpu_seconds(pid) - before) / load.requests / CHUNKS * 1e6
+        tokens = load.per_second * CHUNKS
+        print(f"  {connections:>4} connections                  {tokens:>14,.0f}   {cpu:>6.1f}   {load.failed:>6}")
     bare = asyncio.run(first_token_median_ms(upstream, body))
     ours = asyncio.run(first_token_median_ms(port, body))
     print(f"  first token, one stream at a time: {ours:.2f} ms, {ours - bare:.2f} ms of it added")
@@ -122,8 +129,8 @@ def main() -> None:
         with gateway(upstream) as (child, port, _):
             idle = resident_kib(child.pid)
             print(f"start to ready: {statistics.median(starts):.2f} s (median of {options.rounds})")
-            bench_unary(port, upstream, options.rounds, options.seconds)
-            bench_streams(port, upstream, options.rounds, options.seconds)
+            bench_unary(port, child.pid, upstream, options.rounds, options.seconds)
+            bench_streams(port, child.pid, upstream, options.rounds, options.seconds)
             bench_memory(port, child.pid, idle)
             for title, body in (("unary", body_of("unary")), ("streams", body_of("stream", stream=True))):
                 _section(f"profile under {title}, 16 connections: share of samples, function (own time)")

@@ -1,4 +1,4 @@
-"""The CPU profile's top ten, by py-spy: which functions the gateway's core spends its time in."""
+"""The CPU profile's top ten, by py-spy: which Python functions hold the interpreter, C code called by them included."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def top_ten(pid: int, port: int, body: str, seconds: int = 6) -> list[tuple[floa
     if spy is None:
         return []
     with tempfile.NamedTemporaryFile(suffix=".txt") as out:
-        command = [spy, "record", "--native", "-p", str(pid), "-d", str(seconds), "-r", "200", "-f", "raw"]
+        command = [spy, "record", "--gil", "--function", "-p", str(pid), "-d", str(seconds), "-r", "200", "-f", "raw"]
         command += ["-o", out.name]
         recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

@@ -42,6 +42,9 @@ class Load:
     p99_ms: float
     failed: int
 
+    requests: int
+    """How many were answered in all."""
+
 
 def free_port() -> int:
     """Return a port that was free a moment ago."""
@@ -105,15 +108,14 @@ def wrk(port: int, body: str, *, connections: int, seconds: float, path: str = "
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_WRK_SCRIPT % (MASTER_KEY, body))
         script.flush()
-        command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
-        output = subprocess.run(
-            [*command, "-s", script.name, f"http://127.0.0.1:{port}{path}"], check=True, capture_output=True, text=True
-        ).stdout
+        options = ["-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "30s", "-s", script.name]
+        command = ["taskset", "-c", LOAD_CORE, "wrk", *options, f"http://127.0.0.1:{port}{path}"]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = re.search(r"RESULT (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)", output)
     if not found:
         raise RuntimeError(f"wrk said nothing to count:\n{output}")
     requests, duration, p50, p99, failed = map(float, found.groups())
-    return Load(per_second=requests / duration, p50_ms=p50, p99_ms=p99, failed=int(failed))
+    return Load(per_second=requests / duration, p50_ms=p50, p99_ms=p99, failed=int(failed), requests=int(requests))
 
 
 def gateway_config(directory: Path, upstream_port: int, http_port: int, grpc_port: int) -> Path:
@@ -135,6 +137,12 @@ models:
 """
     )
     return path
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time a process has used, user and system. Unlike a rate it does not move with other load."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kib(pid: int) -> int:
