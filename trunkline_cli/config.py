@@ -18,8 +18,6 @@ from services.usage.config import UsageConfig
 
 __all__ = ["AuthConfig", "Config", "GrpcConfig", "LogConfig", "PeersConfig", "check_exposure", "load", "router_config"]
 
-_MAX_UNIX_PATH = 100
-
 
 class GrpcConfig(StrictModel):
     """Where the gRPC services listen."""
@@ -63,14 +61,6 @@ class Config(StrictModel):
     providers: dict[str, ProviderEntry] = Field(default_factory=dict)
     models: dict[str, ModelEntry] = Field(default_factory=dict)
     usage: UsageConfig = UsageConfig()
-
-    @property
-    def usage_socket(self) -> str:
-        """Where the usage process of a `--workers` gateway listens."""
-        path = (self.data_dir / "run" / "usage.sock").absolute()
-        if len(str(path)) > _MAX_UNIX_PATH:
-            raise ConfigError("data_dir", f"the path is too long for a socket below it ({len(str(path))} characters)")
-        return f"unix:{path}"
 
     def providers_config(self) -> ProvidersConfig:
         """Return what the providers service needs."""

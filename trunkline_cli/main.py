@@ -48,7 +48,7 @@ def serve(
     model: Annotated[list[str] | None, typer.Option(help="provider/model to offer; may be repeated.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port or unix:path for one service alone.")] = None,
     slot: Annotated[str | None, typer.Option(hidden=True, help="This process's journal.")] = None,
-    usage_at: Annotated[str | None, typer.Option(hidden=True, help="Where the usage process listens.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(hidden=True, help="What this gateway's processes share.")] = None,
     supervised: Annotated[bool, typer.Option(hidden=True, help="End when standard input ends.")] = False,
 ) -> None:
     """Start the gateway, or one service of it."""
@@ -61,7 +61,7 @@ def serve(
         workers=workers,
         listen=listen,
         slot=slot,
-        usage_at=usage_at,
+        run_dir=run_dir,
         supervised=supervised,
     )
     raise typer.Exit(run_service(part.value, options))

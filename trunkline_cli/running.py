@@ -7,10 +7,13 @@ import gc
 import logging
 import resource
 import sys
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from services.runtime.config import ConfigError, environment
+from services.runtime.journal import JournalError
 from services.runtime.serve import run
 from services.runtime.telemetry import configure_logging
 from trunkline.errors import GatewayError
@@ -34,7 +37,7 @@ def run_service(part: str, options: StartOptions) -> int:
         if part == "all" and options.workers > 1:
             return run(lambda stop: _supervise(stop, config, options))
         return run(lambda stop: _run_part(stop, part, config, environ, options))
-    except (ConfigError, GatewayError, ValueError, OSError) as error:
+    except (ConfigError, GatewayError, JournalError, ValueError, OSError) as error:
         # What an operator can mend: a line with the place and the reason. Anything else is a bug and shows its trace.
         sys.stderr.write(f"trunkline: {error}\n")
         return 1
@@ -60,7 +63,7 @@ async def _run_part(
                     config,
                     environ,
                     slot=options.slot or "0",
-                    usage_at=options.usage_at,
+                    run_dir=options.run_dir,
                     announce=_announcer(config, quiet=options.supervised),
                 )
     finally:
@@ -72,14 +75,17 @@ async def _supervise(stop: asyncio.Event, config: Config, options: StartOptions)
     check_exposure(config.http.host, config.auth.master_key, where="http.host", needs="auth.master_key")
     if config.http.port == 0 or config.grpc.port == 0:
         raise ConfigError("port", "several workers share a port, so it cannot be chosen by the system")
-    usage_at = config.usage_socket
-    ledger = Child(name="usage", arguments=options.usage_arguments(usage_at))
-    workers = [
-        Child(name=f"worker-{slot}", arguments=options.worker_arguments(str(slot), usage_at))
-        for slot in range(options.workers)
-    ]
-    _greet(config, config.http.port, config.grpc.port)
-    return await supervise(ledger, workers, stopping=stop, grace_seconds=config.drain_seconds)
+    # A directory of its own for each start: processes of one that was killed may still be draining, and a socket's path
+    # is removed by whoever made it.
+    with tempfile.TemporaryDirectory(prefix="trunkline-") as made:
+        run_dir = Path(made)
+        ledger = Child(name="usage", arguments=options.usage_arguments(serve.usage_address(run_dir)))
+        workers = [
+            Child(name=f"worker-{slot}", arguments=options.worker_arguments(str(slot), run_dir))
+            for slot in range(options.workers)
+        ]
+        _greet(config, config.http.port, config.grpc.port)
+        return await supervise(ledger, workers, stopping=stop, grace_seconds=config.drain_seconds)
 
 
 def _raise_file_limit() -> None:

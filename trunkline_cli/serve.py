@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import grpc.aio
@@ -33,7 +33,15 @@ from services.usage import server as usage_server
 from trunkline.errors import GatewayError
 from trunkline_cli.config import Config, check_exposure, router_config
 
-__all__ = ["serve_all", "serve_http", "serve_providers", "serve_router", "serve_usage", "stop_with_stdin"]
+__all__ = [
+    "serve_all",
+    "serve_http",
+    "serve_providers",
+    "serve_router",
+    "serve_usage",
+    "stop_with_stdin",
+    "usage_address",
+]
 
 _LOG: Final = logging.getLogger("trunkline")
 
@@ -64,17 +72,22 @@ def _open_peer(address: str, key: Secret | None) -> grpc.aio.Channel:
     return BearerChannel(channel, key.get_secret_value()) if key is not None else channel
 
 
-def _metrics(config: Config, *, shared: bool) -> Metrics:
+def _metrics(config: Config, run_dir: Path | None = None) -> Metrics:
     deployments = [
         entry.name or f"{model}/{number}"
         for model, configured in config.models.items()
         for number, entry in enumerate(configured.deployments)
     ]
     directory = None
-    if shared:
-        directory = config.data_dir / "run" / "metrics"
-        directory.mkdir(parents=True, exist_ok=True)
+    if run_dir is not None:
+        directory = run_dir / "metrics"
+        directory.mkdir(exist_ok=True)
     return Metrics(models=[*config.models, "demo/echo"], deployments=[*deployments, "demo/echo"], directory=directory)
+
+
+def usage_address(run_dir: Path) -> str:
+    """Return where the process with the ledger listens for the workers of its gateway."""
+    return f"unix:{run_dir / 'usage.sock'}"
 
 
 class _Lives:
@@ -121,17 +134,17 @@ async def serve_all(
     environment: Mapping[str, str],
     *,
     slot: str = "0",
-    usage_at: str | None = None,
+    run_dir: Path | None = None,
     announce: Announce,
 ) -> int:
-    """Run router, providers and front in this process, and the ledger too unless `usage_at` says where it is.
+    """Run router, providers and front in this process, and the ledger too unless it is one worker of several.
 
-    `slot` names this process's journal; several processes share the ports when the ledger is elsewhere.
+    `slot` names this process's journal. Workers share the ports, and `run_dir` with the process that has the ledger.
     """
     check_exposure(config.http.host, config.auth.master_key, where="http.host", needs="auth.master_key")
     check_exposure(config.grpc.host, config.auth.master_key, where="grpc.host", needs="auth.master_key")
-    shared = usage_at is not None
-    metrics = _metrics(config, shared=shared)
+    shared = run_dir is not None
+    metrics = _metrics(config, run_dir)
     local = LocalServer()
     channel = LocalChannel(local)
     grpc_server = GrpcServer([f"{config.grpc.host}:{config.grpc.port}"], reuse_port=shared)
@@ -142,12 +155,12 @@ async def serve_all(
     lives = _Lives()
     usage_channel: grpc.aio.Channel = channel
     try:
-        if usage_at is None:
+        if run_dir is None:
             usage = usage_server.register(instrument(local, service="usage"), config.usage_config())
             usage.add_to(grpc_server.registrar("usage", _authorize_any(config.auth.master_key)))
             await lives.start(usage)
         else:
-            usage_channel = open_channel(usage_at)
+            usage_channel = open_channel(usage_address(run_dir))
             await lives.start(MetricsPublisher(metrics))
         providers = providers_server.register(
             instrument(local, service="providers"), config.providers_config(), environment=environment
@@ -201,7 +214,7 @@ async def serve_router(stop: asyncio.Event, config: Config, *, listen: str | Non
                 router_config(config, journal_slot=slot),
                 providers=providers,
                 usage=usage,
-                metrics=_metrics(config, shared=False),
+                metrics=_metrics(config),
             )
             await lives.start(router)
         except BaseException:
@@ -226,8 +239,6 @@ async def serve_usage(stop: asyncio.Event, config: Config, *, listen: str | None
     """Run the usage service alone: the only process that writes the ledger."""
     address = listen or config.peers.usage
     check_exposure(_host(address), config.auth.internal_key, where="peers.usage", needs="auth.internal_key")
-    if address.startswith("unix:"):
-        _make_private_directory_of(address)
     server, lives = GrpcServer([address]), _Lives()
     # A socket in a directory of ours is reached by our own processes only; they carry no key.
     keys = () if address.startswith("unix:") else (config.auth.internal_key, config.auth.master_key)
@@ -240,7 +251,7 @@ async def serve_http(stop: asyncio.Event, config: Config, *, announce: Announce)
     check_exposure(config.http.host, config.auth.master_key, where="http.host", needs="auth.master_key")
     drain = Drain()
     async with open_channel(config.peers.router) as channel:
-        app = create_app(channel, config.http, drain=drain, metrics=_metrics(config, shared=False))
+        app = create_app(channel, config.http, drain=drain, metrics=_metrics(config))
         server = HttpServer(app, config.http)
         announce(await server.start(), 0)
         await stop.wait()
@@ -251,14 +262,6 @@ async def serve_http(stop: asyncio.Event, config: Config, *, announce: Announce)
 
 def _host(address: str) -> str:
     return address if address.startswith("unix:") else address.rpartition(":")[0]
-
-
-def _make_private_directory_of(address: str) -> None:
-    directory = os.path.dirname(address.removeprefix("unix:"))  # noqa: PTH120  # a gRPC address, not a path of ours
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103
-    except OSError as error:
-        raise ConfigError("data_dir", error.strerror or "cannot be made") from error
 
 
 async def stop_with_stdin(stop: asyncio.Event) -> asyncio.ReadTransport:

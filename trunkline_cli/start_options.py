@@ -23,7 +23,7 @@ class StartOptions:
     workers: int
     listen: str | None
     slot: str | None
-    usage_at: str | None
+    run_dir: Path | None
     supervised: bool
 
     def load(self, environ: Mapping[str, str]) -> Config:
@@ -38,9 +38,9 @@ class StartOptions:
             }
         )
 
-    def worker_arguments(self, slot: str, usage_at: str) -> list[str]:
+    def worker_arguments(self, slot: str, run_dir: Path) -> list[str]:
         """Return the arguments that make `serve` one worker of these options."""
-        arguments = ["serve", "all", "--slot", slot, "--usage-at", usage_at, "--supervised", *self._shared()]
+        arguments = ["serve", "all", "--slot", slot, "--run-dir", str(run_dir), "--supervised", *self._shared()]
         for name, value in (("--host", self.host), ("--port", self.port), ("--grpc-port", self.grpc_port)):
             if value is not None:
                 arguments += [name, str(value)]

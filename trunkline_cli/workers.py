@@ -76,23 +76,24 @@ async def _end(children: Sequence[Child], grace_seconds: float) -> None:
             await asyncio.wait(late)
 
 
-async def supervise(first: Child, workers: Sequence[Child], *, stopping: asyncio.Event, grace_seconds: float) -> int:
-    """Keep the children alive until `stopping`; then drain the workers, and `first` (the ledger) after them.
+async def supervise(ledger: Child, workers: Sequence[Child], *, stopping: asyncio.Event, grace_seconds: float) -> int:
+    """Keep the children alive until `stopping`; then drain the workers, and the ledger after them.
 
+    The ledger is kept alive until the last worker has ended: they ship what their journals hold to it.
     Returns 0, or the exit status of a child that could not start.
     """
-    children = [first, *workers]
-    tasks = [asyncio.create_task(_keep_alive(child, stopping), name=child.name) for child in children]
+    ledger_stopping = asyncio.Event()
+    keeping = [asyncio.create_task(_keep_alive(worker, stopping), name=worker.name) for worker in workers]
+    keeping_ledger = asyncio.create_task(_keep_alive(ledger, ledger_stopping), name=ledger.name)
     stop = asyncio.create_task(stopping.wait())
-    failed = 0
+    tasks = [keeping_ledger, *keeping]
     try:
         done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
-        failed = next((task.result() for task in tasks if task in done), 0)
+        return next((task.result() for task in tasks if task in done), 0)
     finally:
         stopping.set()
-        stop.cancel()
-        # The workers ship what their journals hold while the usage process still listens.
         await _end(workers, grace_seconds)
-        await _end([first], grace_seconds)
-        await asyncio.gather(*tasks, stop, return_exceptions=True)
-    return failed
+        await asyncio.gather(*keeping, return_exceptions=True)
+        ledger_stopping.set()
+        await _end([ledger], grace_seconds)
+        await asyncio.gather(keeping_ledger, stop, return_exceptions=True)

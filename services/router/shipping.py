@@ -18,6 +18,7 @@ _LOG = logging.getLogger(__name__)
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds to send what the journal holds when the router stops. What remains is sent after the next start."""
 
+_ADOPT_SECONDS: Final = 2.0
 _FOREVER: Final = 1e9
 
 
@@ -29,23 +30,20 @@ class RecordShipping:
         self._sender = sender
         self._directory = directory
         self._shipper: Shipper | None = None
-        self._orphans: list[asyncio.Task[None]] = []
+        self._adopting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to ship. Raises JournalError when a journal left behind cannot be read."""
         self._journal.start()
         self._shipper = Shipper(self._journal, self._sender.send)
         self._shipper.start()
-        for orphan in open_orphans(self._directory):
-            _LOG.warning("a journal was left behind", extra={"count": orphan.pending_records})
-            self._orphans.append(asyncio.create_task(self._ship_orphan(orphan), name="orphaned journal"))
+        self._adopting = asyncio.create_task(self._adopt_often(), name="orphaned journals")
 
     async def drain(self) -> None:
         """Ship what is left, for a while, and ship no more."""
-        for task in self._orphans:
-            task.cancel()
-        if self._orphans:
-            await asyncio.wait(self._orphans)
+        if self._adopting is not None:
+            self._adopting.cancel()
+            await asyncio.wait({self._adopting})
         if self._shipper is not None and not await self._shipper.drain(DRAIN_TIMEOUT):
             _LOG.warning("usage records wait for the next start", extra={"count": self._journal.pending_records})
 
@@ -53,10 +51,30 @@ class RecordShipping:
         """Let go of the journal. Records that are still in it are shipped after the next start."""
         await self._journal.close()
 
+    async def _adopt_often(self) -> None:
+        """Ship what dead processes left, now and again: a neighbour may die, or end its drain unheard, at any time."""
+        while True:
+            orphans = await self._open_orphans()
+            try:
+                for orphan in orphans:
+                    _LOG.warning("a journal was left behind", extra={"count": orphan.pending_records})
+                    await self._ship_orphan(orphan)
+            finally:
+                for orphan in orphans:
+                    await orphan.close()
+            await asyncio.sleep(_ADOPT_SECONDS)
+
+    async def _open_orphans(self) -> list[Journal]:
+        # In a thread, because opening reads what is pending. The thread cannot be cancelled, so its result is let go.
+        opening = asyncio.ensure_future(asyncio.to_thread(open_orphans, self._directory))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            for orphan in await opening:
+                await orphan.close()
+            raise
+
     async def _ship_orphan(self, orphan: Journal) -> None:
         shipper = Shipper(orphan, self._sender.send)
         shipper.start()
-        try:
-            await shipper.drain(_FOREVER)
-        finally:
-            await orphan.close()
+        await shipper.drain(_FOREVER)

@@ -75,7 +75,7 @@ class Journal:
     """The journal in one directory, owned by one process at a time.
 
     Positions are byte counts that only grow. `max_total_bytes` bounds what waits to be read; the disk holds at most one
-    segment more. Not thread-safe: use it from one event loop. Opening reads what is pending (about 2.5 s per GiB); do it
+    segment more. Not thread-safe: use it from one event loop. Opening reads what is pending (2.5 s per GiB); do it
     before serving. Raises JournalBusyError, JournalError.
     """
 

@@ -91,7 +91,8 @@ class Gateway:
         """Send any request, with the master key."""
         all_headers = {"authorization": f"Bearer {KEY}", **(headers or {})}
         async with self.session.request(method, self.url + path, data=data, headers=all_headers) as answer:
-            return Answer(status=answer.status, headers=dict(answer.headers), body=await answer.read())
+            lower = {name.lower(): value for name, value in answer.headers.items()}
+            return Answer(status=answer.status, headers=lower, body=await answer.read())
 
 
 def chat(model: str = "m", text: str = "Hello", **members: object) -> dict[str, object]:

@@ -56,7 +56,7 @@ async def test_a_reason_raises_its_class(
 ) -> None:
     with pytest.raises(error_class) as caught:
         await client.chat.completions.create(
-            model="demo/echo", messages=[{"role": "user", "content": f"error: {reason}"}], stream=stream
+            model="echo", messages=[{"role": "user", "content": f"error: {reason}"}], stream=stream
         )
     assert caught.value.status_code == status
     assert caught.value.request_id

@@ -40,7 +40,7 @@ grpc: {{port: {router_port}}}
 auth: {{master_key: {MASTER_KEY}, internal_key: {INTERNAL_KEY}}}
 peers: {{router: "127.0.0.1:{router_port}", providers: "127.0.0.1:{providers_port}", usage: "127.0.0.1:{usage_port}"}}
 models:
-  echo: {{deployments: [{{provider: demo, model: echo}}]}}
+  echo: {{deployments: [{{provider: demo, model: echo}}], retries: 0}}
 """
     )
     names = ("usage", "providers", "router", "http") if separate else ("all",)

@@ -72,12 +72,12 @@ async def replay_all(bodies: Mapping[str, tuple[Recording, dict[str, Any]]], fol
 
 
 async def _ask(client: aiohttp.ClientSession, request_id: str, body: Any) -> tuple[int, str, bytes]:
-    headers = {"content-type": "application/json", "x-request-id": request_id.replace("/", ":")}
+    headers = {"content-type": "application/json", "x-request-id": request_id}
     async with (
         asyncio.timeout(_SECONDS),
         client.post("/v1/chat/completions", data=json.dumps(body).encode(), headers=headers) as response,
     ):
-        assert response.headers["x-request-id"] == headers["x-request-id"]
+        assert response.headers["x-request-id"] == request_id
         return response.status, response.headers["content-type"], await response.read()
 
 
@@ -94,7 +94,7 @@ async def _add_records(
         while not await _records(stub, _LAST_REQUEST):
             await asyncio.sleep(0.02)  # the ledger announces nothing; records reach it in batches
     for name, exchange in exchanges.items():
-        exchange.records.extend(await _records(stub, name.replace("/", ":")))
+        exchange.records.extend(await _records(stub, name))
 
 
 async def _records(stub: Any, request_id: str) -> list[usage_pb.UsageRecord]:

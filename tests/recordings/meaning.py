@@ -30,6 +30,8 @@ class Choice:
     """Its base64."""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     """Id, name, arguments; the id is "" where there was none."""
+    sealed: list[str] = field(default_factory=list)
+    """Signatures and encrypted reasoning in `reasoning_details`, which the client has to send back."""
     logprobs: int = 0
     """How many tokens have log probabilities."""
     finish_reason: str | None = None
@@ -147,6 +149,12 @@ def _add_answer(choice: Choice, said: dict[str, Any], logprobs: dict[str, Any] |
     choice.reasoning += said.get("reasoning_content") or ""
     choice.audio += (said.get("audio") or {}).get("data", "")
     choice.logprobs += len((logprobs or {}).get("content") or ())
+    _add_sealed(choice, said)
+
+
+def _add_sealed(choice: Choice, said: dict[str, Any]) -> None:
+    for block in said.get("reasoning_details") or ():
+        choice.sealed += [block[name] for name in ("signature", "data") if block.get(name)]
 
 
 def _add_call(pieces: list[str], call: dict[str, Any]) -> None:
@@ -169,6 +177,7 @@ def _add_content(choice: Choice, said: dict[str, Any]) -> None:
     choice.text += content or ""
     choice.refusal += said.get("refusal") or ""
     choice.audio += (said.get("audio") or {}).get("data", "")
+    _add_sealed(choice, said)
     strings = [said[name] for name in ("reasoning_content", "reasoning") if isinstance(said.get(name), str)]
     details = [entry.get("text") or entry.get("summary") or "" for entry in said.get("reasoning_details") or ()]
     # A provider that writes both writes the same in both.

@@ -227,10 +227,17 @@ async def test_a_caller_that_leaves_stops_the_upstream_and_is_recorded(
 ) -> None:
     async with make_world(tmp_path / "journal", socket=socket) as world:
         world.inference.play("first", Script(batches=SEEN, hang=True))
-        calling = asyncio.create_task(ask(world, streamed=streamed))
-        await asyncio.wait_for(world.inference.reached.wait(), 5)
-        calling.cancel()
-        await asyncio.wait([calling])
+        if streamed:
+            # What was forwarded is billed, so it must have been: that the upstream sent it says nothing over a socket.
+            stream = world.chats.StreamChat(chat_service_pb2.StreamChatRequest(chat=make_chat()))
+            first = await anext(aiter(stream))
+            assert first.events[-1].text_delta.text == "Hel"
+            stream.cancel()
+        else:
+            calling = asyncio.create_task(ask(world, streamed=False))
+            await asyncio.wait_for(world.inference.reached.wait(), 5)
+            calling.cancel()
+            await asyncio.wait([calling])
         await asyncio.wait_for(world.inference.ended.wait(), 0.1)
         record = await world.record()
     assert record.outcome == usage_service_pb2.OUTCOME_CLIENT_DISCONNECT

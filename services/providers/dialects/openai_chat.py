@@ -2,7 +2,8 @@
 
 Options of an endpoint it knows:
 - "reasoning_member": the member for reasoning of earlier turns that came in none of this API, such as
-  "reasoning_content". Absent: such reasoning is left out.
+  "reasoning_content". Absent: such reasoning is left out. "reasoning" and "reasoning_content" also say that the
+  provider knows no other: what a client sends back in another one, as answers of this gateway have it, goes there.
 - "include_usage": "false" where `stream_options` is refused; usage is then not asked for.
 - "developer_role": "system" where messages of the role "developer" are not understood.
 """
@@ -22,9 +23,11 @@ from trunkline.inference.v1 import chat_pb2
 from trunkline.inference.v1.chat_event_pb2 import ChatEvent
 from trunkline.inference.v1.chat_pb2 import Chat, ChatReply
 from trunkline.openai_json import ChunkDecoder, decode_chat_reply, encode_chat_request, parse_openai_error
+from trunkline.openai_json.reasoning import REASONING_MEMBERS
 
 __all__ = ["DIALECT", "OpenAIChat"]
 
+_PLAIN_MEMBERS: Final = frozenset({"reasoning", "reasoning_content"})
 _LIST_MODELS: Final = HttpCall(path="/models", method="GET")
 _encode = msgspec.json.Encoder().encode
 
@@ -44,6 +47,8 @@ class OpenAIChat:
         warnings: list[chat_pb2.Warning] = []
         if endpoint.drops or endpoint.renames:
             _adapt(body, endpoint, warnings)
+        if options.get("reasoning_member") in _PLAIN_MEMBERS:
+            _keep_one_reasoning(body["messages"], options["reasoning_member"], endpoint, warnings)
         if stream and options.get("include_usage") == "false":
             body.pop("stream_options", None)
         if options.get("developer_role"):
@@ -125,6 +130,24 @@ def _adapt(body: dict[str, Any], endpoint: Endpoint, warnings: list[chat_pb2.War
             warnings.append(chat_pb2.Warning(param=name, message=message))
         else:
             body[known_as] = value
+
+
+def _keep_one_reasoning(
+    messages: list[dict[str, Any]], member: str, endpoint: Endpoint, warnings: list[chat_pb2.Warning]
+) -> None:
+    """Leave each message its reasoning in `member` alone; Groq, for one, answers 400 to any other."""
+    for position, message in enumerate(messages):
+        for other in REASONING_MEMBERS:
+            if other == member or other not in message:
+                continue
+            value = message.pop(other)
+            if not value or message.get(member):
+                continue
+            if type(value) is str:
+                message[member] = value
+            elif not any(message.get(name) for name in _PLAIN_MEMBERS):
+                text = f"{endpoint.name} takes no reasoning in this form; left out"
+                warnings.append(chat_pb2.Warning(param=f"messages[{position}].{other}", message=text))
 
 
 def _no_counting(endpoint: Endpoint) -> GatewayError:

@@ -170,7 +170,9 @@ def chat_with_reasoning(member: str = "") -> Chat:
         ("deepseek", "", {"reasoning_content": "Hmm."}),
         ("groq", "", {"reasoning": "Hmm."}),
         ("openrouter", "", {"reasoning_details": [{"type": "reasoning.text", "text": "Hmm.", "signature": "sig"}]}),
-        ("groq", "reasoning_content", {"reasoning_content": "Hmm."}),
+        ("groq", "reasoning_content", {"reasoning": "Hmm."}),
+        ("deepseek", "reasoning", {"reasoning_content": "Hmm."}),
+        ("openai", "reasoning_content", {"reasoning_content": "Hmm."}),
     ],
 )
 def test_reasoning_of_earlier_turns_goes_into_the_providers_member(
