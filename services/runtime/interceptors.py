@@ -142,6 +142,8 @@ class _Instrument:
                     task = drain.enter()
                 self._identify(context, outer_id)
                 answer = await handler(request, context)
+                if _LOGGER.isEnabledFor(logging.DEBUG):
+                    self._log(logging.DEBUG, "call answered", method, begun)
             except (asyncio.CancelledError, Exception) as error:
                 await self._fail(method, context, begun, error)
                 raise
@@ -149,8 +151,6 @@ class _Instrument:
                 if task is not None and drain is not None:
                     drain.leave(task)
                 REQUEST_ID.set(outer_id)
-            if _LOGGER.isEnabledFor(logging.DEBUG):
-                self._log(logging.DEBUG, "call answered", method, begun)
             return answer
 
         return call
@@ -167,6 +167,8 @@ class _Instrument:
                 self._identify(context, outer_id)
                 async for message in messages:
                     yield message
+                if _LOGGER.isEnabledFor(logging.DEBUG):
+                    self._log(logging.DEBUG, "call answered", method, begun)
             except (asyncio.CancelledError, Exception) as error:
                 await self._fail(method, context, begun, error)
                 raise
@@ -175,8 +177,6 @@ class _Instrument:
                 if task is not None and drain is not None:
                     drain.leave(task)
                 REQUEST_ID.set(outer_id)
-            if _LOGGER.isEnabledFor(logging.DEBUG):
-                self._log(logging.DEBUG, "call answered", method, begun)
 
         return stream
 

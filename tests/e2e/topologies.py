@@ -28,7 +28,7 @@ class Topology:
 
 
 @contextlib.contextmanager
-def running_topology(directory: Path, *, separate: bool) -> Iterator[Topology]:
+def running_topology(directory: Path, *, separate: bool, log_level: str = "info") -> Iterator[Topology]:
     """Start the gateway, in one process or in four, and wait until it is ready."""
     http_port, router_port, providers_port, usage_port = (free_port() for _ in range(4))
     config = directory / "trunkline.yaml"
@@ -38,6 +38,7 @@ data_dir: {directory / "data"}
 http: {{port: {http_port}}}
 grpc: {{port: {router_port}}}
 auth: {{master_key: {MASTER_KEY}, internal_key: {INTERNAL_KEY}}}
+log: {{level: {log_level}}}
 peers: {{router: "127.0.0.1:{router_port}", providers: "127.0.0.1:{providers_port}", usage: "127.0.0.1:{usage_port}"}}
 models:
   echo: {{deployments: [{{provider: demo, model: echo}}], retries: 0}}
