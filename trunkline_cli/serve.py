@@ -11,8 +11,9 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import grpc.aio
 
@@ -91,20 +92,22 @@ def usage_address(run_dir: Path) -> str:
 
 
 class _Lives:
-    """Services in the order they start; they close in the opposite one, whatever happens."""
+    """Services in the order they start; leaving the `async with` closes them in the opposite one, whatever happened."""
 
     def __init__(self) -> None:
         self._started: list[Service] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        while self._started:
+            await self._started.pop().close()
 
     async def start(self, service: Service) -> None:
         """Start a service and remember to close it."""
         self._started.append(service)
         await service.start()
-
-    async def close(self) -> None:
-        """Close what was started."""
-        while self._started:
-            await self._started.pop().close()
 
 
 async def _register_router(
@@ -152,15 +155,12 @@ async def serve_all(
     http_server = HttpServer(
         create_app(channel, config.http, drain=drain, metrics=metrics), config.http, reuse_port=shared
     )
-    lives = _Lives()
-    usage_channel: grpc.aio.Channel = channel
-    try:
+    async with _usage_channel(channel, run_dir) as usage_channel, _Lives() as lives:
         if run_dir is None:
             usage = usage_server.register(instrument(local, service="usage"), config.usage_config())
             usage.add_to(grpc_server.registrar("usage", _authorize_any(config.auth.master_key)))
             await lives.start(usage)
         else:
-            usage_channel = open_channel(usage_address(run_dir))
             await lives.start(MetricsPublisher(metrics))
         providers = providers_server.register(
             instrument(local, service="providers"), config.providers_config(), environment=environment
@@ -181,21 +181,18 @@ async def serve_all(
         await stop.wait()
         drain.begin()
         await asyncio.gather(http_server.stop(config.drain_seconds), grpc_server.stop(config.drain_seconds))
-    finally:
-        await lives.close()
-        if usage_channel is not channel:
-            await usage_channel.close()
     return 0
 
 
-async def _serve_grpc(stop: asyncio.Event, config: Config, server: GrpcServer, lives: _Lives, address: str) -> int:
-    try:
-        port = await server.start()
-        _LOG.info("serving", extra={"address": address, "port": port})
-        await stop.wait()
-        await server.stop(config.drain_seconds)
-    finally:
-        await lives.close()
+def _usage_channel(local: grpc.aio.Channel, run_dir: Path | None) -> AbstractAsyncContextManager[grpc.aio.Channel]:
+    return contextlib.nullcontext(local) if run_dir is None else open_channel(usage_address(run_dir))
+
+
+async def _serve_grpc(stop: asyncio.Event, config: Config, server: GrpcServer, address: str) -> int:
+    port = await server.start()
+    _LOG.info("serving", extra={"address": address, "port": port})
+    await stop.wait()
+    await server.stop(config.drain_seconds)
     return 0
 
 
@@ -203,24 +200,20 @@ async def serve_router(stop: asyncio.Event, config: Config, *, listen: str | Non
     """Run a router alone; providers and usage are where `peers` says."""
     address = listen or config.peers.router
     check_exposure(_host(address), config.auth.master_key, where="peers.router", needs="auth.master_key")
-    server, lives = GrpcServer([address]), _Lives()
+    server = GrpcServer([address])
     providers = _open_peer(config.peers.providers, config.auth.internal_key)
     usage = _open_peer(config.peers.usage, config.auth.internal_key)
-    async with providers, usage:
-        try:
-            router = await _register_router(
-                stop,
-                server.registrar("router"),
-                router_config(config, journal_slot=slot),
-                providers=providers,
-                usage=usage,
-                metrics=_metrics(config),
-            )
-            await lives.start(router)
-        except BaseException:
-            await lives.close()
-            raise
-        return await _serve_grpc(stop, config, server, lives, address)
+    async with providers, usage, _Lives() as lives:
+        router = await _register_router(
+            stop,
+            server.registrar("router"),
+            router_config(config, journal_slot=slot),
+            providers=providers,
+            usage=usage,
+            metrics=_metrics(config),
+        )
+        await lives.start(router)
+        return await _serve_grpc(stop, config, server, address)
 
 
 async def serve_providers(
@@ -229,21 +222,24 @@ async def serve_providers(
     """Run the providers service alone: the only process that needs provider credentials."""
     address = listen or config.peers.providers
     check_exposure(_host(address), config.auth.internal_key, where="peers.providers", needs="auth.internal_key")
-    server, lives = GrpcServer([address]), _Lives()
+    server = GrpcServer([address])
     registrar = server.registrar("providers", _authorize_any(config.auth.internal_key))
-    await lives.start(providers_server.register(registrar, config.providers_config(), environment=environment))
-    return await _serve_grpc(stop, config, server, lives, address)
+    async with _Lives() as lives:
+        await lives.start(providers_server.register(registrar, config.providers_config(), environment=environment))
+        return await _serve_grpc(stop, config, server, address)
 
 
 async def serve_usage(stop: asyncio.Event, config: Config, *, listen: str | None) -> int:
     """Run the usage service alone: the only process that writes the ledger."""
     address = listen or config.peers.usage
     check_exposure(_host(address), config.auth.internal_key, where="peers.usage", needs="auth.internal_key")
-    server, lives = GrpcServer([address]), _Lives()
+    server = GrpcServer([address])
     # A socket in a directory of ours is reached by our own processes only; they carry no key.
     keys = () if address.startswith("unix:") else (config.auth.internal_key, config.auth.master_key)
-    await lives.start(usage_server.register(server.registrar("usage", _authorize_any(*keys)), config.usage_config()))
-    return await _serve_grpc(stop, config, server, lives, address)
+    registrar = server.registrar("usage", _authorize_any(*keys))
+    async with _Lives() as lives:
+        await lives.start(usage_server.register(registrar, config.usage_config()))
+        return await _serve_grpc(stop, config, server, address)
 
 
 async def serve_http(stop: asyncio.Event, config: Config, *, announce: Announce) -> int:
