@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,6 +51,7 @@ def on_ports(code: str, gateway: tuple[GatewayProcess, int]) -> str:
     return code.replace("127.0.0.1:4001", f"127.0.0.1:{grpc_port}")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
 async def test_the_curl_example_streams_to_done(gateway: tuple[GatewayProcess, int]) -> None:
     out = await run("sh", "-c", on_ports(example("curl"), gateway))
     assert "Hello" in out

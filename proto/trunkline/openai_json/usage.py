@@ -82,14 +82,15 @@ def decode_usage(obj: Mapping[str, Any], raw_json: str = "") -> TokenUsage:
             counts.update(_take(details, fields))
             if not details:
                 del left[name]
-    for field, path in _OTHER_NAMES:
-        count = None if field in counts else _count(_at(obj, path))
-        if count is not None:
-            counts[field] = count
+    if left:  # what OpenAI's own names do not say
+        for field, path in _OTHER_NAMES:
+            count = None if field in counts else _count(_at(obj, path))
+            if count is not None:
+                counts[field] = count
+        cost = _cost(obj)
+        if cost is not None:
+            counts["upstream_cost_nano_usd"] = cost
     _balance(counts, obj)
-    cost = _cost(obj)
-    if cost is not None:
-        counts["upstream_cost_nano_usd"] = cost
     usage = TokenUsage(raw_json=raw_json or msgspec.json.encode(obj).decode(), extra_json=pack_extra(left))
     for field, count in counts.items():
         setattr(usage, field, count)
