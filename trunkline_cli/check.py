@@ -27,7 +27,8 @@ def check_config(path: Path) -> int:
         known = providers_server.list_providers(config.providers_config(), environment=environ)
         table = _table(config, known)
     except (ConfigError, GatewayError, ValueError) as error:
-        sys.stderr.write(f"{path}: {error}\n")
+        reason = str(error).removeprefix(f"{path}: ")  # of the file itself, which then names it already
+        sys.stderr.write(f"{path}: {reason}\n")
         return 1
     problems = list(table.problems())
     for place, problem in problems:

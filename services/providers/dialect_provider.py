@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeAlias
 
 from services.providers.answers import Answer, StreamedAnswer
+from services.providers.concealment import Concealment
 from services.providers.dialects.base import ChatDialect, ChatStreamParser, Frame, HttpCall
 from services.providers.endpoint import Endpoint
 from services.providers.features import FeatureCheck
@@ -27,10 +28,11 @@ _MALFORMED: Final = error_reason_pb2.ERROR_REASON_UPSTREAM_MALFORMED_REPLY
 class DialectProvider:
     """A provider; see `Provider`."""
 
-    def __init__(self, endpoint: Endpoint, dialect: ChatDialect, upstream: Upstream) -> None:
+    def __init__(self, endpoint: Endpoint, dialect: ChatDialect, upstream: Upstream, concealment: Concealment) -> None:
         self._endpoint = endpoint
         self._dialect = dialect
         self._upstream = upstream
+        self._concealment = concealment
         self._features = FeatureCheck(endpoint.name, endpoint.capabilities)
         self._open_decoder: Callable[[], FrameDecoder] = DECODERS[dialect.framing]
 
@@ -38,8 +40,8 @@ class DialectProvider:
         """Return the answer in one piece. Raises GatewayError."""
         self._features.check(chat)
         call = self._dialect.render_chat(chat, model, self._endpoint, stream=False)
-        body = await self._ask(call, deadline)
-        reply = self._dialect.parse_chat(body, self._endpoint)
+        with self._concealment:
+            reply = self._dialect.parse_chat(await self._ask(call, deadline), self._endpoint)
         if call.warnings:
             reply.warnings.extend(call.warnings)
         return reply
@@ -52,30 +54,31 @@ class DialectProvider:
         call = self._dialect.render_chat(chat, model, self._endpoint, stream=True)
         warnings, opening = call.warnings, self._upstream.stream(call, deadline=deadline)
         del call  # A long stream must not hold on to its request, which may be megabytes of images.
-        async with opening as answer:
-            if answer.status >= 300:
-                whole = Answer(status=answer.status, headers=answer.headers, body=await answer.read_all())
-                raise self._error_of(whole)
-            data = await answer.read()
-            if _is_whole_reply(answer, data):
-                yield await self._unfolded(answer, data, warnings)
-                return
-            reader = _StreamReader(self._open_decoder(), self._dialect.open_stream(self._endpoint), warnings)
-            while data:
-                events = reader.read(data)
+        with self._concealment:
+            async with opening as answer:
+                if answer.status >= 300:
+                    whole = Answer(status=answer.status, headers=answer.headers, body=await answer.read_all())
+                    raise self._error_of(whole)
+                data = await answer.read()
+                if _is_whole_reply(answer, data):
+                    yield await self._unfolded(answer, data, warnings)
+                    return
+                reader = _StreamReader(self._open_decoder(), self._dialect.open_stream(self._endpoint), warnings)
+                while data:
+                    events = reader.read(data)
+                    if events:
+                        yield events
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if reader.parser.is_complete:
+                        answer.finish()
+                        return
+                    data = await answer.read()
+                events = reader.end()
                 if events:
                     yield events
                 if reader.failure is not None:
                     raise reader.failure
-                if reader.parser.is_complete:
-                    answer.finish()
-                    return
-                data = await answer.read()
-            events = reader.end()
-            if events:
-                yield events
-            if reader.failure is not None:
-                raise reader.failure
 
     async def count_tokens(self, chat: Chat, model: str, *, deadline: float | None) -> int:
         """Return how many tokens the chat's input has. Raises GatewayError."""
@@ -83,14 +86,16 @@ class DialectProvider:
             raise self._features.refusal("count_tokens")
         self._features.check(chat)
         call = self._dialect.render_count_tokens(chat, model, self._endpoint)
-        return self._dialect.parse_count_tokens(await self._ask(call, deadline), self._endpoint)
+        with self._concealment:
+            return self._dialect.parse_count_tokens(await self._ask(call, deadline), self._endpoint)
 
     async def list_models(self, *, deadline: float | None) -> list[str]:
         """Return the names of the provider's models. Raises GatewayError."""
         if not self._endpoint.supports("list_models"):
             raise self._features.refusal("list_models")
         call = self._dialect.render_list_models(self._endpoint)
-        return self._dialect.parse_list_models(await self._ask(call, deadline), self._endpoint)
+        with self._concealment:
+            return self._dialect.parse_list_models(await self._ask(call, deadline), self._endpoint)
 
     async def _ask(self, call: HttpCall, deadline: float | None) -> bytes:
         """Return the body of a 2xx answer; raise for any other."""

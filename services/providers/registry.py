@@ -15,6 +15,7 @@ from services.providers.answers import Limits
 from services.providers.auth import find_credential
 from services.providers.base_url import normalise_base_url
 from services.providers.catalog import CatalogRow
+from services.providers.concealment import Concealment
 from services.providers.config import ProviderEntry, ProvidersConfig
 from services.providers.custom import demo
 from services.providers.custom_provider import ComputedProvider, PureProvider
@@ -142,13 +143,16 @@ class Registry:
             max_connections=entry.max_connections,
         )
         headers = {"user-agent": "trunkline", **row.headers, **self._environment_headers(row), **credential.headers}
-        headers |= {header: value.get_secret_value().strip() for header, value in entry.headers.items()}
+        own_headers = {header: value.get_secret_value().strip() for header, value in entry.headers.items()}
+        headers |= own_headers
         if base_url.startswith("https:") and self._tls is None:
             self._tls = tls_context()
         pool = HttpPool(name, base_url, headers, limits, self._tls)
         self._pools.append(pool)
         dialect = next(dialect for dialect in _DIALECTS if dialect.name == row.dialect)
-        return DialectProvider(endpoint, dialect, pool)
+        secrets = [*credential.headers.values(), *own_headers.values()]
+        concealment = Concealment(secret.removeprefix("Bearer ") for secret in secrets)
+        return DialectProvider(endpoint, dialect, pool, concealment)
 
     def _base_url(self, name: str, row: CatalogRow, entry: ProviderEntry) -> str:
         path = f"providers.{name}.base_url"

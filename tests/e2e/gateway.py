@@ -126,7 +126,8 @@ async def running_gateway(
         serve.serve_all(stop, config, environment or {}, announce=lambda http, grpc: ports.set_result((http, grpc)))
     )
     try:
-        await asyncio.wait({task, ports}, return_when=asyncio.FIRST_COMPLETED)
+        either: tuple[asyncio.Future[Any], ...] = (task, ports)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         http_port, grpc_port = ports.result()

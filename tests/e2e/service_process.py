@@ -16,7 +16,6 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.gateway_process import ROOT
 from services.runtime.config import environment
 
 __all__ = ["ServiceProcess", "clean_environment", "run_trunkline", "serving"]

@@ -209,16 +209,18 @@ async def test_a_grpc_caller_that_leaves_ends_the_upstream_call(tmp_path: Path) 
     async with ScriptedUpstream() as upstream:
         upstream.answer(sse_head(), *(chunked(b"data: " + event + b"\n\n") for event in CHUNKS[:2]), STALL)
         document = one_model(upstream, providers={"acme": provider(upstream, idle_timeout=9)})
-        async with running_gateway(tmp_path, document) as gateway:
-            async with connect(f"127.0.0.1:{gateway.grpc_port}", api_key=KEY) as client:
-                async with client.stream(question, timeout=20) as events:
-                    async for event in events:
-                        if event.HasField("text_delta"):
-                            break
-                left = time.monotonic()
-                async with asyncio.timeout(5):
-                    await upstream.connections[0].lost.wait()
-                lived_on = time.monotonic() - left
+        async with (
+            running_gateway(tmp_path, document) as gateway,
+            connect(f"127.0.0.1:{gateway.grpc_port}", api_key=KEY) as client,
+        ):
+            async with client.stream(question, timeout=20) as events:
+                async for event in events:
+                    if event.HasField("text_delta"):
+                        break
+            left = time.monotonic()
+            async with asyncio.timeout(5):
+                await upstream.connections[0].lost.wait()
+            lived_on = time.monotonic() - left
     assert lived_on < 0.1
     (row,) = ledger(tmp_path)
     check_disconnect(row, output_tokens=2)

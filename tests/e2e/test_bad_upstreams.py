@@ -1,4 +1,4 @@
-"""Upstreams that misbehave in every way we know, seen by an HTTP client: a typed error, one record, nothing left behind.
+"""Upstreams that misbehave in every way we know, seen by an HTTP client: a typed error, one record, nothing left over.
 
 Each case runs through the whole gateway over real sockets, and a good call after it shows that nothing was harmed.
 """
@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.gateway import Answer, Row, chat, ledger, provider, running_gateway
 from tests.e2e.gateway_process import free_port
-from tests.providers.openai_upstream import CHUNKS, REPLY, STREAM, chunk
+from tests.providers.openai_upstream import CHUNKS, REPLY, STREAM
 from tests.upstream import (
     CUT,
     RESET,
@@ -72,9 +72,7 @@ def timed_out(name: str, *steps: Step, text: str = "") -> Bad:
 
 
 def truncated(name: str, *steps: Step, text: str = "") -> Bad:
-    return Bad(
-        name=name, steps=steps, code="stream_truncated", status=502, outcome="truncated", text=text
-    )
+    return Bad(name=name, steps=steps, code="stream_truncated", status=502, outcome="truncated", text=text)
 
 
 def overloaded(name: str, *steps: Step, text: str = "") -> Bad:
@@ -86,9 +84,7 @@ def rejected(name: str, *steps: Step) -> Bad:
 
 
 def limited(name: str, *steps: Step, text: str = "", retry_after: str | None = None) -> Bad:
-    return Bad(
-        name=name, steps=steps, code="upstream_rate_limited", status=429, text=text, retry_after=retry_after
-    )
+    return Bad(name=name, steps=steps, code="upstream_rate_limited", status=429, text=text, retry_after=retry_after)
 
 
 # Answers that are bad whether one piece or a stream was asked for.
@@ -146,7 +142,11 @@ STREAMS = [
     truncated("the end without a last event", *sse(*CHUNKS[:3]), chunked(), text="Hello, wörld."),
     truncated("the end inside an event", *sse(*CHUNKS[:2]), chunked(b'data: {"id"'), chunked(), text="Hello, "),
     truncated(
-        "half a character at the end", *sse(*CHUNKS[:2]), chunked(b"data: " + CHUNKS[2][:-70] + b"\xc3"), CUT, text="Hello, "
+        "half a character at the end",
+        *sse(*CHUNKS[:2]),
+        chunked(b"data: " + CHUNKS[2][:-70] + b"\xc3"),
+        CUT,
+        text="Hello, ",
     ),
     truncated("broken chunking", *sse(*CHUNKS[:2]), b"zz\r\n", text="Hello, "),
     timed_out("silent after the head", sse_head(), STALL),
@@ -159,7 +159,9 @@ STREAMS = [
     malformed("garbage as the first frame", *sse(b"{garbage"), chunked()),
     malformed("garbage in the middle", *sse(*CHUNKS[:2], b"{garbage"), STALL, text="Hello, "),
     malformed("not UTF-8 in the middle", *sse(*CHUNKS[:2], b'{"id": "\xff"}'), STALL, text="Hello, "),
-    malformed("an endless event", *sse(*CHUNKS[:2]), *([chunked(b"data: " + b"a" * 4_000_000)] * 6), STALL, text="Hello, "),
+    malformed(
+        "an endless event", *sse(*CHUNKS[:2]), *([chunked(b"data: " + b"a" * 4_000_000)] * 6), STALL, text="Hello, "
+    ),
 ]
 
 GOOD_STREAMS: dict[str, tuple[Step, ...]] = {

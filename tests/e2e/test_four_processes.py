@@ -1,10 +1,10 @@
-"""Router, providers, usage and front as four processes: who may call whom, what one's absence costs, what callers see."""
+"""Router, providers, usage and front as four processes: who may call whom, what an absence costs, what callers see."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import aiohttp
 import grpc.aio
@@ -75,7 +75,7 @@ async def test_providers_refuse_who_is_not_the_router(topology: Topology, key: s
     target = inference_pb.Target(provider="demo", model="echo")
     async with channel_with(topology.providers, key) as channel:
         inference, providers = InferenceServiceStub(channel), ProviderServiceStub(channel)
-        asked = [
+        asked: list[Awaitable[object]] = [
             inference.CompleteChat(inference_pb.CompleteChatRequest(chat=chat, target=target), timeout=10),
             inference.CountTokens(inference_pb.CountTokensRequest(chat=chat, target=target), timeout=10),
             providers.ListProviders(ListProvidersRequest(), timeout=10),
@@ -174,3 +174,11 @@ async def test_a_restart_of_the_usage_process_loses_no_record(topology: Topology
     assert sorted(record.request_id for record in records) == sorted(request_ids), "none lost, none twice"
     assert {record.outcome for record in records} == {usage_pb.OUTCOME_COMPLETED}
     assert {record.key_id for record in records} == {"master"}
+
+
+def test_no_process_has_logged_a_key(topology: Topology) -> None:
+    for name, process in topology.processes.items():
+        written = process.log.read_text()
+        assert MASTER_KEY not in written, name
+        assert INTERNAL_KEY not in written, name
+        assert "one two three" not in written, name

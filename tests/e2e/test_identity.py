@@ -89,10 +89,12 @@ async def test_every_answer_bears_the_id(tmp_path: Path) -> None:
 
 async def test_a_grpc_callers_id_is_answered_and_recorded(tmp_path: Path) -> None:
     question = Chat(model="demo/echo", messages=[Message(role=ROLE_USER, parts=[Part(text=TextPart(text="Hi"))])])
-    async with running_gateway(tmp_path, {}) as gateway:
-        async with connect(f"127.0.0.1:{gateway.grpc_port}", api_key=KEY) as client:
-            _, metadata = await client.complete_with_metadata(question, request_id="grpc-1", timeout=10)
-            _, minted = await client.complete_with_metadata(question, timeout=10)
+    async with (
+        running_gateway(tmp_path, {}) as gateway,
+        connect(f"127.0.0.1:{gateway.grpc_port}", api_key=KEY) as client,
+    ):
+        _, metadata = await client.complete_with_metadata(question, request_id="grpc-1", timeout=10)
+        _, minted = await client.complete_with_metadata(question, timeout=10)
     assert metadata["x-request-id"] == "grpc-1"
     assert minted["x-request-id"].startswith("req_")
     assert [row["request_id"] for row in ledger(tmp_path)] == ["grpc-1", minted["x-request-id"]]
@@ -159,10 +161,10 @@ async def test_the_id_goes_with_every_hop(topology: Topology, stream: bool) -> N
     url = f"http://127.0.0.1:{topology.http_port}/v1/chat/completions"
     name = f"hop-{stream}"
     headers = {"authorization": f"Bearer {MASTER_KEY}", "x-api-request-log-id": name}
-    async with aiohttp.ClientSession() as session:
-        async with session.post(url, json=chat("echo", stream=stream), headers=headers) as answer:
-            await answer.read()
-            assert (answer.status, answer.headers["x-request-id"]) == (200, name)
+    body = chat("echo", stream=stream)
+    async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as answer:
+        await answer.read()
+        assert (answer.status, answer.headers["x-request-id"]) == (200, name)
     for service in ("router", "providers"):
         log = topology.processes[service].log
         found: list[dict[str, Any]] = []

@@ -45,9 +45,7 @@ models:
 """
     )
     names = ("usage", "providers", "router", "http") if separate else ("all",)
-    processes = {
-        name: ServiceProcess(name, "--config", str(config), log=directory / f"{name}.log") for name in names
-    }
+    processes = {name: ServiceProcess(name, "--config", str(config), log=directory / f"{name}.log") for name in names}
     with serving(*processes.values()):
         processes[names[-1]].wait_for_http(http_port)
         yield Topology(
