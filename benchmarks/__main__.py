@@ -75,9 +75,10 @@ def bench_unary(port: int, pid: int, upstream: int, rounds: int, seconds: float)
             cpu += cpu_seconds(pid) - before
         bare, ours = _median(direct), _median(through)
         added_p50, added_p99 = ours.p50_ms - bare.p50_ms, ours.p99_ms - bare.p99_ms
+        each_us = cpu / ours.requests * 1e6
         print(
-            f"  {connections:>4} connections       {ours.per_second:>11,.0f}   {cpu / ours.requests * 1e6:>6.0f}   {added_p50:>12.2f}"
-            f"   {added_p99:>12.2f}   {ours.failed:>6}"
+            f"  {connections:>4} connections       {ours.per_second:>11,.0f}   {each_us:>6.0f}"
+            f"   {added_p50:>12.2f}   {added_p99:>12.2f}   {ours.failed:>6}"
         )
 
 

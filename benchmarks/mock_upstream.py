@@ -1,7 +1,8 @@
 """A mock OpenAI-compatible upstream as cheap as Python allows: precomputed answers on a raw asyncio protocol.
 
 The request chooses the answer: one JSON body; for a stream 100 chunks, one write each; for the model "hold" one
-chunk and then silence until the client leaves (for the memory of open streams). Run: python -m benchmarks.mock_upstream PORT
+chunk and then silence until the client leaves (for the memory of open streams).
+Run: python -m benchmarks.mock_upstream PORT
 """
 
 from __future__ import annotations
