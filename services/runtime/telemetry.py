@@ -63,7 +63,7 @@ FIELDS: Final = frozenset(
 """What `extra=` may add to a line; every other member is dropped."""
 
 _OWN: Final = frozenset({"gateway_http", "services", "trunkline", "trunkline_cli"})
-_QUIET: Final = ("aiohttp", "asyncio", "grpc", "httpcore", "httpx", "uvicorn")
+_QUIET: Final = ("aiohttp", "asyncio", "grpc", "httpcore", "httpx", "sqlalchemy", "uvicorn")
 _MAX_MESSAGE: Final = 2000
 _MAX_TEXT: Final = 256
 _MAX_FRAMES: Final = 30

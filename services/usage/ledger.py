@@ -158,6 +158,7 @@ def _engine(path: Path, *pragmas: str, pool_size: int) -> Engine:
         connect_args={"timeout": _BUSY_SECONDS},
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # errors, and the log at its lowest level, show the statement without its values
     )
 
     def configure(connection: sqlite3.Connection, _: object) -> None:

@@ -107,6 +107,7 @@ async def test_a_page_token_made_by_a_caller_is_data_too(tmp_path: Path, text: s
 async def test_no_value_of_a_record_reaches_a_log_or_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "ledger.sqlite"
+    caplog.set_level("DEBUG")
     secret = "sk-hunter2-do-not-print"
     records = [nasty_record(secret, 0), nasty_record(secret, 1)]
     records[1].outcome = pb.OUTCOME_UNSPECIFIED
