@@ -101,7 +101,7 @@ class Front:
     def __init__(self, hot: Mapping[str, HotRoute], router: Router, config: HttpConfig, drain: Drain) -> None:
         self._hot = {**hot, **{path.removeprefix("/v1"): route for path, route in hot.items()}}
         self._router = router
-        self._origins = Origins(config.cors_origins)
+        self._origins = Origins(config.cors_origins, listens_on=config.host)
         self._drain = drain
         self._most = config.max_concurrent_requests
 

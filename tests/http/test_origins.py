@@ -30,6 +30,17 @@ async def test_a_page_of_the_server_itself_is_served(gateway: Gateway) -> None:
         assert (await client.answer()).status == 200
 
 
+async def test_a_page_whose_name_was_made_to_point_here_is_refused(gateway: Gateway) -> None:
+    async with RawClient.connected(gateway.port) as client:
+        body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
+        for name in ("evil.example", "evil.example:4000", "[::", ""):
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {name}\r\norigin: http://{name}\r\n"
+            await client.send(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await client.answer()
+            assert answer.status in {400, 403}
+    assert gateway.observed.chats == []
+
+
 async def test_a_listed_origin_is_served_and_may_read_the_answer(start_gateway: StartGateway) -> None:
     async with start_gateway(cors_origins=(LISTED,)) as gateway, RawClient.connected(gateway.port) as client:
         for document in (chat(), chat(stream=True), chat("gpt-9")):
