@@ -25,7 +25,7 @@ from trunkline.inference.v1.chat_pb2 import Chat
 __all__ = ["Conversation", "Turn", "render_conversation"]
 
 _MESSAGE_EXTRAS: Final = frozenset({"cache_control"})
-_RESULT_EXTRAS: Final = frozenset({"cache_control", "toolset_name"})
+_RESULT_EXTRAS: Final = frozenset({"cache_control", "is_error", "toolset_name"})
 _CALL_EXTRAS: Final = frozenset({"cache_control", "caller", "toolset_name"})
 _NOT_IN_AN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _SYSTEM_ROLES: Final = frozenset({pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER})

@@ -81,6 +81,11 @@ TURNS: list[tuple[str, list[pb.Message], list[Any]]] = [
         ["a", [use("c1"), use("c2")], [result("c1", content="1"), result("c2", content="2"), T("b")]],
     ),
     (
+        "a caller of OpenAI's JSON, which has no member for it, says that a tool failed",
+        [user("a"), assistant(call()), tool("c1", "no", extra_json='{"is_error":true}')],
+        ["a", [use()], [result("c1", content="no", is_error=True)]],
+    ),
+    (
         "results come first even when words were said before them",
         [user("a"), assistant(call()), user("wait"), tool("c1", "1")],
         ["a", [use()], [result("c1", content="1"), T("wait")]],
