@@ -25,6 +25,7 @@ LABELS: Final = (
     b"x-livekit-session-id",
 )
 _NAMES: Final = {name: name.decode() for name in LABELS}
+_LABELS: Final = frozenset(LABELS)
 
 # gRPC refuses metadata over 8 KiB as a whole; a label is at most what a usage record keeps.
 _MAX_CREDENTIAL: Final = 6144
@@ -37,6 +38,8 @@ def call_metadata(head: Mapping[bytes, bytes], request_id: str) -> Metadata:
     credential = _credential(head)
     if credential is not None:
         metadata.append(("authorization", credential))
+    if _LABELS.isdisjoint(head):  # as most requests have none
+        return tuple(metadata)
     for name in LABELS:
         value = head.get(name)
         if value is not None:

@@ -5,8 +5,8 @@ Not Starlette's Request and Response: on the hot routes those cost more than the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -14,9 +14,17 @@ from gateway_http.auth import Metadata
 from gateway_http.errors import Headers, HttpError, error_answer
 from trunkline.errors import GatewayError
 
-__all__ = ["JSON", "Exchange"]
+__all__ = ["JSON", "WHOLE_ANSWER", "Exchange", "SendWhole"]
 
 JSON: Final = (b"content-type", b"application/json")
+
+WHOLE_ANSWER: Final = "trunkline.whole_answer"
+"""Where in `scope["state"]` a server puts a SendWhole, when it has one."""
+
+SendWhole: TypeAlias = Callable[[int, Headers, bytes], bool]
+"""Sends status, headers and body at once. False when nothing was sent and the two messages of ASGI are to be."""
+
+_NO_STATE: Final[Mapping[str, Any]] = {}
 
 
 class Exchange:
@@ -65,6 +73,11 @@ class Exchange:
         lines = [JSON, (b"content-length", b"%d" % len(body)), *self.headers]
         if headers:
             lines += headers
+        else:
+            send_whole: SendWhole | None = self.scope.get("state", _NO_STATE).get(WHOLE_ANSWER)
+            if send_whole is not None and send_whole(status, lines, body):
+                self.status = status
+                return
         self.status = status
         await self.send({"type": "http.response.start", "status": status, "headers": lines})
         await self.send({"type": "http.response.body", "body": body})

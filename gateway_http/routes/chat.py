@@ -28,9 +28,9 @@ from trunkline.router.v1 import chat_service_pb2, chat_service_pb2_grpc
 
 __all__ = ["ChatRoute"]
 
-_ROUTE_HEADERS: Final = tuple(
-    (name, name.encode()) for name in ("x-trunkline-deployment", "x-trunkline-provider", "x-trunkline-attempts")
-)
+_ROUTE_HEADERS: Final = {
+    name: name.encode() for name in ("x-trunkline-deployment", "x-trunkline-provider", "x-trunkline-attempts")
+}
 _LAST_EVENTS: Final = frozenset({"choice_finished", "usage_reported", "extra_reported"})
 
 _StreamCall = grpc.aio.UnaryStreamCall[chat_service_pb2.StreamChatRequest, chat_service_pb2.StreamChatResponse]
@@ -129,7 +129,7 @@ def _add_route_headers(exchange: Exchange, metadata: grpc.aio.Metadata) -> None:
     if exchange.is_routed:
         return
     exchange.is_routed = True
-    for key, name in _ROUTE_HEADERS:
-        value = metadata.get(key)
-        if isinstance(value, str):
+    for key, value in metadata:
+        name = _ROUTE_HEADERS.get(key)
+        if name is not None and isinstance(value, str):
             exchange.headers.append((name, value.encode("ascii", "replace")))

@@ -21,6 +21,7 @@ from yarl import URL
 from services.providers.answers import Answer, Limits, Lingering, PromptResponse, StreamedAnswer
 from services.providers.dialects.base import HttpCall
 from services.providers.network_errors import Phase, malformed_error, network_error, timeout_error
+from services.providers.prepared_post import HEADER_BYTES, READ_BUFFER_BYTES, PreparedPost
 from trunkline.errors import GatewayError
 from trunkline.errors.v1 import error_reason_pb2
 
@@ -28,12 +29,9 @@ __all__ = ["HttpPool", "Upstream", "join_url", "tls_context"]
 
 _KEEP_ALIVE_SECONDS: Final = 30.0
 _DNS_SECONDS: Final = 30
-_READ_BUFFER_BYTES: Final = 64 * 1024
-# Some upstreams send policies and cookies of many kilobytes; aiohttp's own bound is 8 KiB.
-_HEADER_BYTES: Final = 64 * 1024
 _LARGE_BODY_BYTES: Final = 512 * 1024
-# Prepared addresses and headers are kept by path and by the dialect's headers, which are few; beyond this they are
-# made anew, so that a wire format with the model in its path cannot fill the memory.
+# Prepared requests are kept by path and by the dialect's headers, which are few; beyond this they are made anew, so
+# that a wire format with the model in its path cannot fill the memory.
 _PREPARED: Final = 256
 
 
@@ -68,8 +66,7 @@ class HttpPool:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
         self._lingering = Lingering()
-        self._urls: dict[str, URL] = {}
-        self._prepared: dict[tuple[tuple[tuple[str, str], ...], bool], CIMultiDict[str]] = {}
+        self._posts: dict[tuple[str, tuple[tuple[str, str], ...]], PreparedPost] = {}
 
     async def request(self, call: HttpCall, *, deadline: float | None = None) -> Answer:
         """Return the whole answer; see `Upstream`."""
@@ -105,13 +102,7 @@ class HttpPool:
             limit, phase = deadline, "deadline"
         try:
             async with asyncio.timeout_at(limit):
-                response = await session.request(
-                    call.method,
-                    self._url(call.path),
-                    data=_payload(call.body),
-                    headers=self._headers_of(call),
-                    allow_redirects=False,
-                )
+                response = await self._send(session, call)
         except aiohttp.ServerTimeoutError:
             raise timeout_error(self._provider, "connect") from None
         except TimeoutError:
@@ -124,6 +115,18 @@ class HttpPool:
             answer.close()
             raise malformed_error(self._provider, "answered with a redirect, which is not followed", response.status)
         return answer
+
+    async def _send(self, session: aiohttp.ClientSession, call: HttpCall) -> aiohttp.ClientResponse:
+        if call.method == "POST" and 0 < len(call.body) <= _LARGE_BODY_BYTES:
+            return await self._post(session, call).send(call.body)
+        return await session.request(
+            call.method,
+            self._url(call.path),
+            # A large body goes in pieces, so that the loop goes on meanwhile.
+            data=io.BytesIO(call.body) if call.body else None,
+            headers=self._headers_of(call),
+            allow_redirects=False,
+        )
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._is_closed:
@@ -144,34 +147,32 @@ class HttpPool:
                 ceil_threshold=float("inf"),
             ),
             trust_env=False,
-            read_bufsize=_READ_BUFFER_BYTES,
-            max_line_size=_HEADER_BYTES,
-            max_field_size=_HEADER_BYTES,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
         return self._session
 
+    def _post(self, session: aiohttp.ClientSession, call: HttpCall) -> PreparedPost:
+        key = (call.path, call.headers)
+        post = self._posts.get(key)
+        if post is None:
+            if len(self._posts) >= _PREPARED:
+                self._posts.clear()
+            post = self._posts[key] = PreparedPost(session, self._url(call.path), self._headers_of(call))
+        return post
+
     def _url(self, path: str) -> URL:
-        url = self._urls.get(path)
-        if url is None:
-            if len(self._urls) >= _PREPARED:
-                self._urls.clear()
-            url = self._urls[path] = URL(join_url(self._base_url, path), encoded=True)
-        return url
+        return URL(join_url(self._base_url, path), encoded=True)
 
     def _headers_of(self, call: HttpCall) -> CIMultiDict[str]:
-        key = (call.headers, bool(call.body))
-        headers = self._prepared.get(key)
-        if headers is None:
-            if len(self._prepared) >= _PREPARED:
-                self._prepared.clear()
-            # Compression is not asked for: it costs more than it saves on answers of this size and holds streams back.
-            # aiohttp undoes it all the same where an upstream compresses unasked.
-            headers = CIMultiDict({"accept": "application/json", "accept-encoding": "identity"})
-            if call.body:
-                headers["content-type"] = "application/json"
-            headers.update(call.headers)
-            headers.update(self._headers)
-            self._prepared[key] = headers
+        # Compression is not asked for: it costs more than it saves on answers of this size and holds streams back.
+        # aiohttp undoes it all the same where an upstream compresses unasked.
+        headers = CIMultiDict({"accept": "application/json", "accept-encoding": "identity"})
+        if call.body:
+            headers["content-type"] = "application/json"
+        headers.update(call.headers)
+        headers.update(self._headers)
         return headers
 
 
@@ -181,13 +182,6 @@ def join_url(base_url: str, path: str) -> str:
     if last and path.startswith(f"/{last}/") and last[0] == "v" and last[1:].isdigit():
         path = path[len(last) + 1 :]
     return base_url + path
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    """Return a body as aiohttp takes it best: a large one in pieces, so that the loop goes on meanwhile."""
-    if len(body) > _LARGE_BODY_BYTES:
-        return io.BytesIO(body)
-    return body or None
 
 
 def tls_context() -> ssl.SSLContext:

@@ -214,25 +214,10 @@ class RequestAccount:
         if error is not None:
             outcome = _OUTCOME_OF_REASON.get(error.reason, usage_service_pb2.OUTCOME_FAILED)
         meter = self.meter
-        last = log[-1].deployment if log else _NOBODY
-        record = UsageRecord(
-            record_id=self._accounting.mint_record_id(self._start_ns),
-            request_id=self.request_id,
-            key_id=self._key_id,
-            labels=self._labels,
-            operation=_OPERATION,
-            streamed=self._streamed,
-            model=self._chat.model,
-            deployment=last.name,
-            provider=last.provider,
-            catalog=last.catalog,
-            upstream_model=last.upstream_model,
-            reply_id=meter.reply_id,
-            service_tier=meter.service_tier,
-            outcome=outcome,
-            error_reason="" if error is None else error.name,
-            finish_reason=meter.finish_reason,
-        )
+        record = self._begin_record(log[-1].deployment if log else _NOBODY)
+        record.outcome = outcome
+        if error is not None:
+            record.error_reason = error.name
         was_cut_by_caller = was_under_way and outcome == usage_service_pb2.OUTCOME_CLIENT_DISCONNECT
         usage = settle_usage(self._chat, meter, completed=error is None, was_cut_by_caller=was_cut_by_caller)
         if usage is not None:
@@ -241,6 +226,28 @@ class RequestAccount:
         first = None if self._first_content is None else self._first_content - self._start
         self._accounting.metrics.end(record, now - self._start, first)
         self._accounting.write(record)
+
+    def _begin_record(self, last: Deployment) -> UsageRecord:
+        """Return a record of all but how the request ended. `last` was asked last."""
+        # Set in place: 1.0 us, where the constructor with the same as keywords takes 1.7.
+        record = UsageRecord()
+        record.record_id = self._accounting.mint_record_id(self._start_ns)
+        record.request_id = self.request_id
+        record.key_id = self._key_id
+        if self._labels:
+            record.labels.update(self._labels)
+        record.operation = _OPERATION
+        record.streamed = self._streamed
+        record.model = self._chat.model
+        record.deployment = last.name
+        record.provider = last.provider
+        record.catalog = last.catalog
+        record.upstream_model = last.upstream_model
+        meter = self.meter
+        record.reply_id = meter.reply_id
+        record.service_tier = meter.service_tier
+        record.finish_reason = meter.finish_reason
+        return record
 
     def _set_times(self, record: UsageRecord, now: float) -> None:
         # Set in place: 4.3 us for the whole record, where passing new messages to its constructor costs 7.4.
@@ -257,4 +264,7 @@ class RequestAccount:
 
 
 def _set_duration(duration: Duration, seconds: float) -> None:
-    duration.seconds, duration.nanos = divmod(max(0, int(seconds * _NANOS)), _NANOS)
+    if seconds > 0:
+        duration.seconds, duration.nanos = divmod(int(seconds * _NANOS), _NANOS)
+    else:
+        duration.SetInParent()  # present, and 0

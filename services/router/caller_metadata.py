@@ -19,6 +19,8 @@ _LABEL_OF_KEY: Final = {
     "x-livekit-session-id": "session_id",
 }
 
+_LABEL_KEYS: Final = frozenset({*_LABEL_OF_KEY, "traceparent"})
+
 # https://www.w3.org/TR/trace-context/#traceparent-header; what does not follow it is ignored, as that says.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,180})?")
 
@@ -32,6 +34,8 @@ def read_labels(metadata: Metadata, given: Mapping[str, str]) -> dict[str, str]:
     if given:
         check_labels(given)
         labels.update(given)
+    if _LABEL_KEYS.isdisjoint(metadata):  # as most requests have none
+        return labels
     for key, label in _LABEL_OF_KEY.items():
         value = metadata.get(key)
         if not value:

@@ -7,7 +7,7 @@ some upstream refuses is left to that upstream.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Final
 
 from trunkline.errors import GatewayError
@@ -65,9 +65,9 @@ def _check_numbers(chat: Chat) -> None:
         raise invalid("must not be negative", "top_logprobs")
     if chat.HasField("n") and not 1 <= chat.n <= MAX_CHOICES:
         raise invalid(f"must be 1 to {MAX_CHOICES}", "n")
-    if not 0 <= chat.temperature < float("inf"):
+    if not 0 <= chat.temperature < inf:
         raise invalid("must be a number that is not negative", "temperature")
-    if not 0 <= chat.top_p < float("inf"):
+    if not 0 <= chat.top_p < inf:
         raise invalid("must be a number that is not negative", "top_p")
     if not isfinite(chat.frequency_penalty):
         raise invalid("must be a finite number", "frequency_penalty")

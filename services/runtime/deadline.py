@@ -33,13 +33,15 @@ class Deadlines:
     def __init__(self) -> None:
         self._slots: dict[int, set[weakref.ref[Expiring]]] = {}
 
-    def add(self, entry: Expiring, deadline: float, loop: asyncio.AbstractEventLoop) -> Callable[[], object]:
-        """Have `entry.expire()` called at `deadline`, a time of the loop's clock. Returns what takes that back.
+    def add(
+        self, entry: Expiring, deadline: float, now: float, loop: asyncio.AbstractEventLoop
+    ) -> Callable[[], object]:
+        """Have `entry.expire()` called at `deadline`. Returns what takes that back. Both times are the loop's clock's.
 
         Only a weak reference to the entry is kept, so that dropping it is still how it ends.
         """
         reference = weakref.ref(entry)
-        if deadline - loop.time() < _LONG:
+        if deadline - now < _LONG:
             return loop.call_at(deadline, _expire, reference).cancel
         number = int(deadline * _SLOTS_PER_SECOND) + 1
         slot = self._slots.get(number)

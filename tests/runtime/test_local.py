@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.runtime.local_context import ReceivedMetadata
 from tests.runtime.transports import (
     Witness,
     complete_request,
@@ -366,3 +367,15 @@ async def test_a_cancelled_caller_that_waits_for_headers_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert witness.raised is asyncio.CancelledError
+
+
+def test_received_metadata_is_what_grpc_makes_of_the_same_pairs() -> None:
+    pairs = (("a", "1"), ("b-bin", b"2"), ("a", "3"))
+    received, expected = ReceivedMetadata(pairs), grpc.aio.Metadata(*pairs)
+    assert list(received) == list(pairs)
+    assert (received["a"], received.get("c"), received.get_all("a")) == ("1", None, ["1", "3"])
+    assert received == expected
+    received.add("c", "4")
+    received["a"] = "5"
+    assert list(received) == [("a", "5"), ("a", "3"), ("b-bin", b"2"), ("c", "4")]
+    assert len(received) == 4

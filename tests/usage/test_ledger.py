@@ -57,6 +57,14 @@ async def test_rows_are_applied_once_and_counted_exactly(ledger: Ledger) -> None
     assert await ids(ledger) == {row[0] for row in rows}
 
 
+@pytest.mark.parametrize("count", [1, 5, 7, 13, 100, 385, 511, 512, 513, 1000])
+async def test_a_batch_of_any_size_is_applied_whole_and_counted_exactly(ledger: Ledger, count: int) -> None:
+    rows = rows_of(count)
+    assert await ledger.apply(rows) == count
+    assert await ids(ledger) == {row[0] for row in rows}
+    assert await ledger.apply([*rows, *rows_of(2)]) == 2
+
+
 async def test_a_batch_that_holds_a_row_twice_applies_it_once(ledger: Ledger) -> None:
     (row,) = rows_of(1)
     assert await ledger.apply([row, row, row]) == 1

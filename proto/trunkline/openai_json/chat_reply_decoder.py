@@ -43,10 +43,12 @@ def decode_chat_reply(body: bytes, *, mint: MintCallId = mint_call_id) -> pb.Cha
     choices = obj.pop("choices", None)
     if type(choices) is not list or not choices:
         raise malformed("no choices")
-    reply = pb.ChatReply(id=take_nonempty(obj, "id"), model=take_nonempty(obj, "model"))
     created = obj.pop("created", None)
-    if type(created) in (int, float) and 0 <= created <= INT64_MAX:
-        reply.created_seconds = int(created)
+    reply = pb.ChatReply(
+        id=take_nonempty(obj, "id"),
+        model=take_nonempty(obj, "model"),
+        created_seconds=int(created) if type(created) in (int, float) and 0 <= created <= INT64_MAX else 0,
+    )
     for position, choice in enumerate(choices):
         if type(choice) is not dict:
             raise malformed("a choice that is no object")
@@ -86,10 +88,13 @@ class _Usage(msgspec.Struct):
     usage: msgspec.Raw
 
 
+_decode_usage_text: Final = msgspec.json.Decoder(_Usage).decode
+
+
 def _decode_reply_usage(obj: dict[str, Any], body: bytes, reply: pb.ChatReply) -> None:
     usage = obj.pop("usage", None)
     if type(usage) is dict:
-        raw = bytes(msgspec.json.decode(body, type=_Usage).usage).decode()
+        raw = bytes(_decode_usage_text(body).usage).decode()
         reply.usage.CopyFrom(decode_usage(usage, raw))
         return
     groq = obj.get("x_groq")
@@ -99,21 +104,42 @@ def _decode_reply_usage(obj: dict[str, Any], body: bytes, reply: pb.ChatReply) -
 
 def _decode_choice(value: dict[str, Any], position: int, reply: pb.ChatReply, mint: MintCallId) -> None:
     index = value.pop("index", None)
-    choice = reply.choices.add(index=index if type(index) is int and 0 <= index < 2**31 else position)
     word = value.pop("finish_reason", None)
-    choice.finish_reason = decode_finish_reason(word)
-    choice.raw_finish_reason = word if type(word) is str else ""
+    choice = reply.choices.add(
+        index=index if type(index) is int and 0 <= index < 2**31 else position,
+        finish_reason=decode_finish_reason(word),
+        raw_finish_reason=word if type(word) is str else "",
+    )
     stop = take_nonempty(value, "stop_reason")
     if stop:
         choice.stop_sequence = stop
     message = value.pop("message", None)
     if type(message) is not dict:
         message = {}
-    _decode_message(message, choice, reply.id, mint)
+    if _says_one_text(message):  # most answers; spares them 4 us
+        answer = choice.message
+        answer.role = pb.ROLE_ASSISTANT
+        answer.content_form = pb.CONTENT_FORM_STRING
+        answer.parts.add().text.text = message["content"]
+    else:
+        _decode_message(message, choice, reply.id, mint)
     _decode_choice_logprobs(value, choice)
-    if value.get("delta") in ({}, {"role": "assistant", "content": ""}):  # Perplexity sends both
+    if "delta" in value and value["delta"] in ({}, {"role": "assistant", "content": ""}):  # Perplexity sends both
         del value["delta"]
     choice.extra_json = pack_extra(value)
+
+
+def _says_one_text(message: dict[str, Any]) -> bool:
+    """Whether a message is a string of content, and every other member it has says nothing and goes."""
+    if type(message.get("content")) is not str:
+        return False
+    for name, member in message.items():
+        if name == "content" or name == "role":
+            continue
+        # An `audio` that is {} says little, and yet is a part.
+        if member or name not in _EMPTY_WHEN_UNUSED or name == "audio":
+            return False
+    return True
 
 
 def _decode_message(value: dict[str, Any], choice: pb.Choice, reply_id: str, mint: MintCallId) -> None:

@@ -17,6 +17,10 @@ __all__ = ["DEFAULT_MAX_DEPTH", "decode_document", "decode_upstream", "nests_dee
 
 DEFAULT_MAX_DEPTH: Final = 100
 
+# Made once: json.decode with a type looks it up each time.
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 _ROUND: Final = bytes.maketrans(b"[{]}", b"(())")
 _STEP: Final = tuple(1 if byte == ord("(") else -1 for byte in range(256))
 _MAX_VALUES: Final = 1_000_000
@@ -33,7 +37,7 @@ def decode_document(body: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> dict[str
     if nests_deeper(body, max_depth):
         raise _invalid(f"The body nests deeper than {max_depth} levels.")
     try:
-        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return _decode_members(body)
     except msgspec.ValidationError:
         raise _invalid("The body is not a JSON object.") from None
     except msgspec.DecodeError as error:
@@ -45,7 +49,7 @@ def decode_document(body: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> dict[str
 def decode_upstream(body: bytes) -> Any:
     """Return the JSON value an upstream sent. Raises UPSTREAM_MALFORMED_REPLY, which never shows the text."""
     try:
-        return msgspec.json.decode(body)
+        return _decode_any(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise GatewayError(
             reasons.ERROR_REASON_UPSTREAM_MALFORMED_REPLY, "The upstream sent something that is not JSON."

@@ -35,6 +35,11 @@ _T = TypeVar("_T")
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
+# Made once: json.decode with a type looks it up each time.
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
 _TYPE_NAMES: Final = {
     str: "a string",
     bool: "a boolean",
@@ -106,7 +111,7 @@ def take_integer(members: dict[str, Any], name: str, path: str) -> int | None:
 def raw_value(raw: msgspec.Raw, path: str) -> Any:
     """Return the value of a part of a document that was read as a whole before. Raises INVALID_REQUEST."""
     try:
-        return msgspec.json.decode(raw)
+        return _decode_any(raw)
     except msgspec.DecodeError:
         raise out_of_range(path, "numbers that fit a double") from None
 
@@ -114,7 +119,7 @@ def raw_value(raw: msgspec.Raw, path: str) -> Any:
 def raw_object(raw: msgspec.Raw, path: str) -> dict[str, msgspec.Raw]:
     """Return the members of an object with their values still as text. Raises INVALID_REQUEST."""
     try:
-        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return _decode_object(raw)
     except msgspec.ValidationError:
         raise wrong_type(path, "an object", raw_value(raw, path)) from None
 
@@ -122,7 +127,7 @@ def raw_object(raw: msgspec.Raw, path: str) -> dict[str, msgspec.Raw]:
 def raw_list(raw: msgspec.Raw, path: str) -> list[msgspec.Raw]:
     """Return the elements of an array, still as text. Raises INVALID_REQUEST."""
     try:
-        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+        return _decode_list(raw)
     except msgspec.ValidationError:
         raise wrong_type(path, "an array", raw_value(raw, path)) from None
 

@@ -145,7 +145,10 @@ def encode_message(message: pb.Message, path: str, reasoning_member: str | None 
         value["name"] = message.name
     if message.HasField("tool_call_id"):
         value["tool_call_id"] = message.tool_call_id
-    merge_extra(value, message.extra_json, f"{path}.extra_json")
+    extra = message.extra_json
+    if not extra:
+        return value
+    merge_extra(value, extra, f"{path}.extra_json")
     own = value.pop(PROVIDER_ANNOTATIONS, None)
     if type(own) is list:  # an answer sent back: the provider gets its annotations where it had put them
         value["annotations"] = [*(value.get("annotations") or ()), *own]
@@ -154,12 +157,13 @@ def encode_message(message: pb.Message, path: str, reasoning_member: str | None 
 
 def _single_text(message: pb.Message) -> str | None:
     """Return the content of the most frequent kind of message, None for any other."""
-    if message.content_form != pb.CONTENT_FORM_STRING or len(message.parts) != 1:
+    if message.content_form != pb.CONTENT_FORM_STRING:
         return None
-    part = message.parts[0]
-    if part.WhichOneof("part") != "text" or part.text.extra_json:
+    parts = message.parts
+    if len(parts) != 1 or parts[0].WhichOneof("part") != "text":
         return None
-    return part.text.text
+    text = parts[0].text
+    return None if text.extra_json else text.text
 
 
 def _encode_parts(message: pb.Message, value: dict[str, Any], path: str, reasoning_member: str | None) -> None:

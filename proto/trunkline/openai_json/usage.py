@@ -50,6 +50,12 @@ _GROUPS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
         },
     ),
 )
+# By number of the field: the group and the member that its count stands in.
+_PLACES: Final[dict[int, tuple[str, str]]] = {
+    TokenUsage.DESCRIPTOR.fields_by_name[field].number: (name, member)
+    for name, fields in _GROUPS
+    for member, field in fields.items()
+}
 # Other vendors' names for the same counts, read when OpenAI's is absent. They stay untyped members as well.
 _OTHER_NAMES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("input_tokens", ("input_tokens",)),
@@ -73,14 +79,15 @@ _USD_PER_TICK: Final = Decimal("1e-10")
 
 def decode_usage(obj: Mapping[str, Any], raw_json: str = "") -> TokenUsage:
     """Return the counts of a usage object. `raw_json` is its own text where that is at hand. Never raises."""
-    left = dict(obj)
-    counts = _take(left, _TOTALS)
+    counts: dict[str, Any] = {}
+    left = _take(obj, _TOTALS, counts)
     for name, fields in _GROUPS[:2]:
         details = left.get(name)
         if type(details) is dict:
-            details = left[name] = dict(details)
-            counts.update(_take(details, fields))
-            if not details:
+            details = _take(details, fields, counts)
+            if details:
+                left[name] = details
+            else:
                 del left[name]
     if left:  # what OpenAI's own names do not say
         for field, path in _OTHER_NAMES:
@@ -91,23 +98,26 @@ def decode_usage(obj: Mapping[str, Any], raw_json: str = "") -> TokenUsage:
         if cost is not None:
             counts["upstream_cost_nano_usd"] = cost
     _balance(counts, obj)
-    usage = TokenUsage(raw_json=raw_json or msgspec.json.encode(obj).decode(), extra_json=pack_extra(left))
-    for field, count in counts.items():
-        setattr(usage, field, count)
-    return usage
+    raw_json = raw_json or msgspec.json.encode(obj).decode()
+    return TokenUsage(raw_json=raw_json, extra_json=pack_extra(left), **counts)
 
 
-def _take(members: dict[str, Any], fields: Mapping[str, str]) -> dict[str, int]:
-    """Return the counts that members hold, by field, and remove those members."""
-    counts = {}
-    for name, field in fields.items():
-        if name in members:
-            count = _count(members[name])
-            if count is not None:
+def _take(members: Mapping[str, Any], fields: Mapping[str, str], counts: dict[str, int]) -> dict[str, Any]:
+    """Put the counts that members hold, by field, into `counts`; return the other members."""
+    left = {}
+    for name, value in members.items():
+        field = fields.get(name)
+        if field is None:
+            left[name] = value
+        elif type(value) is int and 0 <= value <= INT64_MAX:  # `_count` of nearly every value
+            counts[field] = value
+        elif value is not None:
+            count = _count(value)
+            if count is None:
+                left[name] = value
+            else:
                 counts[field] = count
-            if count is not None or members[name] is None:
-                del members[name]
-    return counts
+    return left
 
 
 def _at(obj: Any, path: tuple[str, ...]) -> Any:
@@ -126,8 +136,8 @@ def _count(value: Any) -> int | None:
 
 def _balance(counts: dict[str, int], obj: Mapping[str, Any]) -> None:
     """Make input include everything cached and output everything reasoned, where the upstream counts them beside."""
-    input_tokens, output_tokens, total = (counts.get(field) for field in _TOTALS.values())
-    if input_tokens is None or output_tokens is None:
+    input_tokens, output_tokens, total = map(counts.get, _TOTALS.values())
+    if input_tokens is None or output_tokens is None or total == input_tokens + output_tokens:
         return
     read, written = _count(obj.get("cache_read_input_tokens")) or 0, _count(obj.get("cache_creation_input_tokens")) or 0
     if total is None:
@@ -175,17 +185,23 @@ def _decimal(value: Any) -> Decimal | None:
 
 def encode_usage(usage: TokenUsage) -> dict[str, Any]:
     """Return the usage object. The three totals are always there, as the API requires."""
-    counts = {field.name: value for field, value in usage.ListFields()}
-    value: dict[str, Any] = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": counts.get("total_tokens", usage.input_tokens + usage.output_tokens),
-    }
-    for name, fields in _GROUPS:
-        group = {member: counts[field] for member, field in fields.items() if field in counts}
-        if group:
-            value[name] = group
-    if usage.web_search_requests and not usage.extra_json:  # else the upstream's own member tells
+    input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+    total = usage.total_tokens if usage.HasField("total_tokens") else input_tokens + output_tokens
+    value: dict[str, Any] = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens, "total_tokens": total}
+    groups: dict[str, dict[str, int]] = {}
+    for field, count in usage.ListFields():
+        place = _PLACES.get(field.number)
+        if place is not None:
+            name, member = place
+            if name in groups:
+                groups[name][member] = count
+            else:
+                groups[name] = {member: count}
+    for name, _ in _GROUPS:
+        if name in groups:
+            value[name] = groups[name]
+    extra = usage.extra_json
+    if not extra and usage.web_search_requests:  # else the upstream's own member tells
         value["server_tool_use"] = {"web_search_requests": usage.web_search_requests}
-    merge_extra(value, usage.extra_json, "usage.extra_json")
+    merge_extra(value, extra, "usage.extra_json")
     return value
