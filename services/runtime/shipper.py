@@ -50,7 +50,7 @@ class Shipper:
         *,
         max_records: int = 500,
         max_bytes: int = 1 << 20,
-        linger_seconds: float = 0.2,
+        linger_seconds: float = 0.05,
         retry_on: tuple[type[Exception], ...] = (GatewayError,),
         jitter: Callable[[], float] = random.random,
     ) -> None:
