@@ -8,6 +8,7 @@ import sys
 from trunkline.client import connect
 from trunkline.errors import GatewayError
 from trunkline.inference.v1.chat_pb2 import ROLE_SYSTEM, ROLE_USER, Chat, Message, Part, TextPart
+from trunkline.inference.v1.usage_pb2 import TokenUsage
 
 __all__ = ["stream_chat"]
 
@@ -27,23 +28,24 @@ def stream_chat(model: str, prompt: str, *, address: str, key: str, system: str 
 
 
 async def _stream(chat: Chat, *, address: str, key: str, timeout: float) -> None:  # noqa: ASYNC109  # the RPC's deadline
+    used: TokenUsage | None = None
     async with connect(address, api_key=key) as client:
         async for event in client.stream(chat, timeout=timeout):
             match event.WhichOneof("event"):
-                case "part_started" if event.part_started.begin.HasField("tool_call"):
-                    call = event.part_started.begin.tool_call
-                    sys.stdout.write(f"\n{call.name}({call.arguments_json}")
-                case "tool_call_delta":
-                    sys.stdout.write(event.tool_call_delta.arguments_json)
                 case "part_started":
-                    sys.stdout.write(event.part_started.begin.text.text)
+                    begin = event.part_started.begin
+                    sys.stdout.write(begin.text.text or begin.refusal.text)
                 case "text_delta":
                     sys.stdout.write(event.text_delta.text)
                 case "refusal_delta":
                     sys.stdout.write(event.refusal_delta.text)
-                case "choice_finished":
-                    sys.stdout.write("\n")
                 case "usage_reported":
                     used = event.usage_reported.usage
-                    sys.stderr.write(f"[{used.input_tokens} tokens in, {used.output_tokens} out]\n")
             sys.stdout.flush()
+    sys.stdout.write("\n")
+    if used is not None:
+        counts = (
+            str(used.input_tokens) if used.HasField("input_tokens") else "?",
+            str(used.output_tokens) if used.HasField("output_tokens") else "?",
+        )
+        sys.stderr.write(f"[{counts[0]} tokens in, {counts[1]} out]\n")
