@@ -118,9 +118,10 @@ class HttpServer:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
             listener.bind(address)
             listener.setblocking(False)
-        except OSError:
+        except OSError as error:
             listener.close()
-            raise
+            where = f"{self._config.host}:{self._config.port}"
+            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error
         return listener
 
 

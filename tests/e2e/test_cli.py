@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -167,6 +168,19 @@ def test_chat_with_nobody_there() -> None:
     result = run("chat", "demo/echo", "Hi", "--address", f"127.0.0.1:{free_port()}", "--timeout", "3")
     assert result.exit_code == 1
     assert "SERVICE_UNAVAILABLE" in result.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_serve_on_a_port_that_is_taken_says_which_and_leaves_nothing_behind(tmp_path: Path, workers: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ports = ("--port", port, "--grpc-port", str(free_port()))
+        result = run_trunkline("serve", *ports, "--workers", workers, cwd=tmp_path)
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_usage_of_a_running_gateway(gateway: Topology) -> None:
