@@ -47,6 +47,12 @@ models:
     names = ("usage", "providers", "router", "http") if separate else ("all",)
     processes = {name: ServiceProcess(name, "--config", str(config), log=directory / f"{name}.log") for name in names}
     with serving(*processes.values()):
+        if separate:
+            # The front is ready as soon as the router is; the others are called directly too.
+            processes["usage"].wait_for_grpc(f"127.0.0.1:{usage_port}", "trunkline.usage.v1.UsageService")
+            processes["providers"].wait_for_grpc(
+                f"127.0.0.1:{providers_port}", "trunkline.providers.v1.InferenceService"
+            )
         processes[names[-1]].wait_for_http(http_port)
         yield Topology(
             http_port=http_port,
